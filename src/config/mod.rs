@@ -1,0 +1,65 @@
+//! The whole configuration: complete, typed, valid. The rest of the program sees only this.
+use crate::{
+    listener::ListenerConfig,
+    protocol::close::CloseCode,
+    route::{RouteConfig, RouteOptions},
+    upstream::UpstreamConfig,
+};
+use std::time::Duration;
+
+/// Everything that `gateway.toml` says, with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub gateway: GatewayConfig,
+    pub log: LogConfig,
+    /// `[defaults]`: what applies before a route is known.
+    pub defaults: RouteOptions,
+    pub listeners: Vec<ListenerConfig>,
+    /// In the order of the file.
+    pub routes: Vec<RouteConfig>,
+    pub upstreams: Vec<UpstreamConfig>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayConfig {
+    /// 0: one per core.
+    pub workers: usize,
+    /// `None`: from the descriptor limit.
+    pub max_sessions: Option<usize>,
+    /// Bytes in the outboxes of all sessions together.
+    pub memory_limit: Option<u64>,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub drain: DrainConfig,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrainConfig {
+    pub delay: Duration,
+    pub spread: Duration,
+    pub timeout: Duration,
+    pub code: CloseCode,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// A level or a filter directive of tracing's `EnvFilter`.
+    pub level: String,
+    pub format: LogFormat,
+    pub sessions: LogSessions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    Text,
+    Json,
+}
+
+/// Which verdicts are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSessions {
+    All,
+    Abnormal,
+    Off,
+}

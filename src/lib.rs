@@ -1,0 +1,10 @@
+//! Pulsegate: a WebSocket gateway that relays frames and adds its own heartbeat on both legs.
+pub mod config;
+pub mod handshake;
+pub mod listener;
+pub mod protocol;
+pub mod relay;
+pub mod route;
+pub mod session;
+pub mod transport;
+pub mod upstream;

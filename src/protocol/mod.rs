@@ -1,0 +1,13 @@
+//! RFC 6455 for one leg, sans-IO: frames in, frames out, nothing that sleeps or reads a clock.
+pub mod close;
+pub mod frame;
+pub mod heartbeat;
+
+/// Who we are on a leg (RFC 6455 section 1.2). It decides masking (section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// We accepted the handshake: what arrives is masked, what we send is not.
+    Server,
+    /// We asked for the handshake: what arrives is not masked, what we send is.
+    Client,
+}

@@ -1,0 +1,43 @@
+//! The one record of how a session ended.
+use crate::relay::{EndReason, PerSide, Side};
+use std::time::Duration;
+
+/// How a session ended: who first, how, with which codes and counts. `session` makes it, once; `log` writes it.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub id: Box<str>,
+    pub route: String,
+    pub upstream: String,
+    pub backend: String,
+    pub local_port: Option<u16>,
+    pub client: Box<str>,
+    pub user_agent: Option<Box<str>>,
+    pub origin: Option<Box<str>>,
+    pub duration: Duration,
+    pub reason: EndReason,
+    /// The side that caused the end; `None`: the gateway.
+    pub first: Option<Side>,
+    /// What was wrong, for violations and errors (never payload).
+    pub cause: Option<String>,
+    pub legs: PerSide<LegVerdict>,
+}
+
+/// One leg's part of the verdict.
+#[derive(Clone, Debug, Default)]
+pub struct LegVerdict {
+    /// The close code received: 1005 for a close frame without one, `None` for no close frame.
+    pub code_received: Option<u16>,
+    /// The close code sent: 1005 for a close frame without one, `None` for no close frame.
+    pub code_sent: Option<u16>,
+    /// Ended by reset because no close frame could be said.
+    pub cut: bool,
+    /// What arrived from this leg's peer, in bytes on the wire (headers too), and data messages.
+    pub bytes_received: u64,
+    pub messages_received: u64,
+    /// Our own heartbeat on this leg.
+    pub pings_sent: u32,
+    pub pongs_received: u32,
+    pub last_round_trip: Option<Duration>,
+    /// Time since the last byte from this leg's peer, when the end began.
+    pub silence: Duration,
+}
