@@ -175,7 +175,7 @@ mod tests {
     impl AsyncWrite for Grudging {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
             self.turn += 1;
-            if self.turn % 2 == 0 {
+            if self.turn.is_multiple_of(2) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

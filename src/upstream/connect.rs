@@ -83,7 +83,7 @@ pub(super) async fn dial(
             let tcp = match connect_any(&addresses, deadline, within).await {
                 Ok(tcp) => tcp,
                 Err(error) => {
-                    resolver.forget(host, *port);
+                    resolver.forget(host);
                     return Err(error);
                 }
             };

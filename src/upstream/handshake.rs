@@ -125,53 +125,44 @@ pub(super) async fn shake(stream: Stream, asking: Asking, header: usize) -> Resu
         .handshake::<_, Empty<Bytes>>(TokioIo::new(io))
         .await
         .map_err(failed)?;
-    let response = {
-        let mut response = pin!(sender.send_request(request));
-        tokio::select! {
-            biased;
-            response = &mut response => response,
-            // It is done only after it has handed over a response or an error.
-            done = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
-                let response = response.await.map_err(failed)?;
-                done.map_err(failed)?;
-                return finish(response, connection, &key, &offered);
-            }
-        }
+    let mut response = pin!(sender.send_request(request));
+    let (response, done) = tokio::select! {
+        biased;
+        response = &mut response => (response, None),
+        // It is done only after it has handed over a response or an error.
+        done = poll_fn(|cx| connection.poll_without_shutdown(cx)) => (response.await, Some(done)),
+    };
+    let response = response.map_err(failed)?;
+    if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        return refused(response, done.is_none().then_some(connection));
+    }
+    match done {
+        Some(done) => done,
+        None => poll_fn(|cx| connection.poll_without_shutdown(cx)).await,
     }
     .map_err(failed)?;
-    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-        poll_fn(|cx| connection.poll_without_shutdown(cx)).await.map_err(failed)?;
-    }
-    finish(response, connection, &key, &offered)
+    verify(response.headers(), &key, &offered).map_err(|cause| HandshakeError::Bad { cause })?;
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().into_inner();
+    Ok(Shaken::Accepted { stream, early: parts.read_buf.to_vec(), head: response.into_parts().0 })
 }
 
 type Connection = http1::Connection<TokioIo<Spelled<Stream>>, Empty<Bytes>>;
 
-/// Judges the answer; a refusal's body streams on in a task that ends with the response.
-fn finish(
-    response: Response<Incoming>,
-    connection: Connection,
-    key: &str,
-    offered: &HeaderMap,
-) -> Result<Shaken, HandshakeError> {
+/// Passes a refusal on; its body streams in a task that ends with the response.
+fn refused(response: Response<Incoming>, connection: Option<Connection>) -> Result<Shaken, HandshakeError> {
     let status = response.status();
-    if status == http::StatusCode::SWITCHING_PROTOCOLS {
-        verify(response.headers(), key, offered).map_err(|cause| HandshakeError::Bad { cause })?;
-        let parts = connection.into_parts();
-        let (head, _) = response.into_parts();
-        let stream = parts.io.into_inner().into_inner();
-        return Ok(Shaken::Accepted { stream, early: parts.read_buf.to_vec(), head });
-    }
     if status.is_success() {
-        return Err(HandshakeError::Bad {
-            cause: format!("it answered {status} where a WebSocket server answers 101 Switching Protocols"),
+        let cause = format!("it answered {status} where a WebSocket server answers 101 Switching Protocols");
+        return Err(HandshakeError::Bad { cause });
+    }
+    if let Some(connection) = connection {
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a backend's refusal ended early");
+            }
         });
     }
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a backend's refusal ended early");
-        }
-    });
     Ok(Shaken::Refused(response))
 }
 

@@ -38,12 +38,11 @@ impl Health {
         }
     }
 
-    /// It is about to be tried: one that was down is left alone by others until this try tells more.
-    pub(super) fn claim(&self, now: Instant) {
-        let mut state = self.lock();
-        match &mut *state {
+    /// It is about to be tried: if it was down, others leave it alone until `over`, when this try has told more.
+    pub(super) fn claim(&self, over: Instant) {
+        match &mut *self.lock() {
             State::Up => {}
-            State::Down { until, penalty, .. } => *until = (*until).max(now + *penalty),
+            State::Down { until, .. } => *until = (*until).max(over),
         }
     }
 
@@ -133,7 +132,11 @@ mod tests {
         health.failed(t0, t0, FAIL);
         let due = health.alone_until(t0).unwrap();
         assert_eq!(health.alone_until(due), None);
-        health.claim(due);
-        assert_eq!(health.alone_until(due), Some(due + FAIL));
+        health.claim(due + FAIL / 2);
+        assert_eq!(health.alone_until(due), Some(due + FAIL / 2));
+        assert_eq!(health.alone_until(due + FAIL / 2), None, "a try that told nothing");
+        assert_eq!(health.succeeded(), Change::Up);
+        health.claim(due + FAIL);
+        assert_eq!(health.alone_until(due), None, "one that is up is everyone's");
     }
 }

@@ -10,6 +10,8 @@ pub mod probe;
 mod resolve;
 mod tls;
 mod verify;
+#[cfg(test)]
+mod wiring;
 
 pub use backend::{Backend, Lease};
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};

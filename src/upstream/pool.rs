@@ -28,6 +28,7 @@ pub struct Upstream {
 }
 
 /// What a session asks of a pool.
+#[derive(Debug)]
 pub struct UpstreamRequest<'a> {
     /// Method GET; the URI is path and query as the backend shall see them, without its base path; the headers are all
     /// that cross from the client or are set for it. The extensions are those of the client's request: in them hyper
@@ -38,14 +39,14 @@ pub struct UpstreamRequest<'a> {
 }
 
 /// What a pool answers.
-// One is made per handshake and taken apart at once.
-#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
 pub enum Answer {
     Accepted(Accepted),
     Refused(Refused),
 }
 
 /// A backend said 101, and its head keeps RFC 6455 section 4.1.
+#[derive(Debug)]
 pub struct Accepted {
     pub stream: Stream,
     /// Bytes that came right behind its head.
@@ -57,6 +58,7 @@ pub struct Accepted {
 }
 
 /// A backend's own refusal: any status but 101 and 2xx. Its connection ends when the response is dropped.
+#[derive(Debug)]
 pub struct Refused {
     pub response: http::Response<hyper::body::Incoming>,
     pub backend: Arc<Backend>,
@@ -146,7 +148,7 @@ impl Upstream {
         let mut tried = vec![false; self.backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         let mut answered = None;
-        while let Some(index) = self.choose(&tried, began + request.options.handshake) {
+        while let Some(index) = self.choose(&tried, began, request.options) {
             tried[index] = true;
             let backend = &self.backends[index];
             let start = Instant::now();
@@ -173,8 +175,8 @@ impl Upstream {
     }
 
     /// The next backend to try: by balance among those that are well or due, then those left alone, the first to
-    /// return first, while `deadline` has not passed. So the last one is never left alone.
-    fn choose(&self, tried: &[bool], deadline: Instant) -> Option<usize> {
+    /// return first, so that the last one is never left alone. Those only while the time for a handshake lasts.
+    fn choose(&self, tried: &[bool], began: Instant, options: &RouteOptions) -> Option<usize> {
         let now = Instant::now();
         let (mut due, mut alone) = (Vec::new(), None::<(Instant, usize)>);
         for (index, backend) in self.backends.iter().enumerate().filter(|&(index, _)| !tried[index]) {
@@ -187,8 +189,8 @@ impl Upstream {
         let chosen = self
             .balance
             .pick(&due, |index| self.backends[index].sessions())
-            .or_else(|| alone.filter(|_| now < deadline).map(|(_, index)| index))?;
-        self.backends[chosen].health.claim(now);
+            .or_else(|| alone.filter(|_| now < began + options.handshake).map(|(_, index)| index))?;
+        self.backends[chosen].health.claim(now + options.connect + options.handshake);
         Some(chosen)
     }
 

@@ -3,19 +3,25 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
 
 /// How long an answer is kept. The system's resolver does not tell how long it would be good for.
 const KEPT: Duration = Duration::from_secs(10);
+/// How long a failure is kept, so that those who waited for it do not ask one after the other.
+const FAILURE_KEPT: Duration = Duration::from_secs(1);
 
-/// One pool's names; bounded by its configuration.
+/// One pool's names; bounded by its configuration. One question per name is under way at a time: each occupies a
+/// thread until the system's resolver gives up.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
-    known: Mutex<HashMap<(String, u16), (Instant, Vec<SocketAddr>)>>,
+    names: Mutex<HashMap<String, Arc<Name>>>,
 }
+
+/// What is known of one name, and since when.
+type Name = tokio::sync::Mutex<Option<(Instant, Result<Vec<IpAddr>, String>)>>;
 
 impl Resolver {
     /// The addresses of a host, in the resolver's order.
@@ -26,28 +32,43 @@ impl Resolver {
         if let Ok(ip) = bare(host).parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
-        let key = (host.to_owned(), port);
-        if let Some((at, addresses)) = self.lock().get(&key)
-            && at.elapsed() < KEPT
-        {
-            return Ok(addresses.clone());
-        }
-        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-        if addresses.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-        }
-        self.lock().insert(key, (Instant::now(), addresses.clone()));
-        Ok(addresses)
+        let name = self.name(host);
+        let mut known = name.lock().await;
+        let answer = match &*known {
+            Some((at, Ok(addresses))) if at.elapsed() < KEPT => Ok(addresses.clone()),
+            Some((at, Err(error))) if at.elapsed() < FAILURE_KEPT => Err(error.clone()),
+            Some(_) | None => {
+                let answer = ask(host).await;
+                *known = Some((Instant::now(), answer.clone()));
+                answer
+            }
+        };
+        let addresses = answer.map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
+        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
     /// None of the addresses took a connection: asks anew next time.
-    pub(super) fn forget(&self, host: &str, port: u16) {
-        self.lock().remove(&(host.to_owned(), port));
+    pub(super) fn forget(&self, host: &str) {
+        // One who is asking just now learns the newest anyway.
+        if let Ok(mut known) = self.name(host).try_lock() {
+            *known = None;
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, u16), (Instant, Vec<SocketAddr>)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn name(&self, host: &str) -> Arc<Name> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(names.entry(host.to_owned()).or_default())
     }
+}
+
+async fn ask(host: &str) -> Result<Vec<IpAddr>, String> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in tokio::net::lookup_host((host, 0)).await.map_err(|error| error.to_string())? {
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+    }
+    if addresses.is_empty() { Err("the name has no address".to_owned()) } else { Ok(addresses) }
 }
 
 /// A host without the brackets of an IPv6 literal.
@@ -66,24 +87,33 @@ mod tests {
         assert_eq!(resolver.resolve("127.0.0.1", 80).await.unwrap(), ["127.0.0.1:80".parse().unwrap()]);
         assert_eq!(resolver.resolve("[::1]", 80).await.unwrap(), ["[::1]:80".parse().unwrap()]);
         assert_eq!(resolver.resolve("::1", 80).await.unwrap(), ["[::1]:80".parse().unwrap()]);
-        assert!(resolver.lock().is_empty());
+        assert!(resolver.names.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_name_is_kept_until_it_is_forgotten_or_old() {
         tokio::time::pause();
         let resolver = Resolver::default();
-        let kept: SocketAddr = "192.0.2.1:80".parse().unwrap();
-        resolver.lock().insert(("localhost".into(), 80), (Instant::now(), vec![kept]));
-        assert_eq!(resolver.resolve("localhost", 80).await.unwrap(), [kept]);
+        let kept: IpAddr = "192.0.2.1".parse().unwrap();
+        let keep = async || *resolver.name("localhost").lock().await = Some((Instant::now(), Ok(vec![kept])));
+        let loopback = async || resolver.resolve("localhost", 80).await.unwrap().iter().all(|at| at.ip().is_loopback());
+        keep().await;
+        assert_eq!(resolver.resolve("localhost", 80).await.unwrap(), [SocketAddr::new(kept, 80)]);
         tokio::time::advance(KEPT).await;
-        assert!(resolver.resolve("localhost", 80).await.unwrap().iter().all(|address| address.ip().is_loopback()));
-        resolver.forget("localhost", 80);
-        assert!(resolver.lock().is_empty());
+        assert!(loopback().await);
+        keep().await;
+        resolver.forget("localhost");
+        assert!(loopback().await);
     }
 
     #[tokio::test]
-    async fn an_unknown_name_is_an_error() {
-        assert!(Resolver::default().resolve("no-such-host.invalid", 80).await.is_err());
+    async fn a_failure_is_kept_for_a_second() {
+        tokio::time::pause();
+        let resolver = Resolver::default();
+        assert!(resolver.resolve("no-such-host.invalid", 80).await.is_err());
+        *resolver.name("localhost").lock().await = Some((Instant::now(), Err("down".to_owned())));
+        assert_eq!(resolver.resolve("localhost", 80).await.unwrap_err().to_string(), "down");
+        tokio::time::advance(FAILURE_KEPT).await;
+        assert!(resolver.resolve("localhost", 80).await.is_ok());
     }
 }

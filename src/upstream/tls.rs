@@ -87,3 +87,41 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs supports TLS 1.2 and 1.3")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::upstream::BalanceKind;
+    use std::time::Duration;
+
+    fn pool(tls: bool, host: &str) -> UpstreamConfig {
+        UpstreamConfig {
+            name: "chat".to_owned(),
+            servers: vec![BackendAddress::Tcp { tls, host: host.to_owned(), port: 443, path: "/".to_owned() }],
+            balance: BalanceKind::Random,
+            fail_timeout: Duration::ZERO,
+            ca: None,
+        }
+    }
+
+    #[test]
+    fn only_wss_needs_a_connector() {
+        assert!(connector(&pool(false, "chat.example.com")).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_platforms_authorities_are_found_or_their_lack_is_explained() {
+        match connector(&pool(true, "chat.example.com")) {
+            Ok(connector) => assert_eq!(connector.unwrap().config().alpn_protocols, [b"http/1.1"]),
+            Err(error) => assert!(error.to_string().contains("install ca-certificates"), "{error}"),
+        }
+    }
+
+    #[test]
+    fn a_host_is_checked_before_anything_is_dialled() {
+        let error = connector(&pool(true, "under score!")).err().unwrap();
+        assert!(matches!(error, UpstreamTlsError::HostName { .. }));
+        assert!(server_name("[2001:db8::1]").is_ok());
+    }
+}
