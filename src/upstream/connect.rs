@@ -23,7 +23,7 @@ pub(super) enum DialError {
     Resolve { host: String, source: io::Error },
     #[error("connecting to {address} failed: {source}{}", advice(source))]
     Connect { address: String, source: io::Error },
-    #[error("the TLS handshake with {address} failed: {source}")]
+    #[error("the TLS handshake with {address} failed: {source}{}", tls_advice(source))]
     Tls { address: String, source: io::Error },
     #[error("no {step} within {}", super::seconds(*within))]
     Timeout { step: &'static str, within: Duration },
@@ -168,6 +168,18 @@ fn advice(error: &io::Error) -> &'static str {
         }
         Some(libc::EMFILE) => "; this process is at its descriptor limit: raise LimitNOFILE (ulimit -n)",
         Some(libc::ENFILE) => "; the system is at its descriptor limit: raise fs.file-max",
+        Some(_) | None => "",
+    }
+}
+
+/// The same for what rustls says of a backend.
+fn tls_advice(error: &io::Error) -> &'static str {
+    use rustls::{CertificateError, Error};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "; if its authority is your own, name its PEM file: tls = { ca = \"ca.pem\" }"
+        }
+        Some(Error::InvalidMessage(_)) => "; it does not seem to speak TLS: is it a ws:// backend?",
         Some(_) | None => "",
     }
 }

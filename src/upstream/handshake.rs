@@ -16,19 +16,7 @@ use tungstenite::handshake::client::generate_key;
 /// The least that hyper takes as its largest buffer.
 const LEAST_BUFFER: usize = 8 * 1024;
 
-/// Names that the gateway writes, when the client's `Host` crosses and when ours stands instead.
-const NAMES: &[&str] = &[
-    "Connection",
-    "Upgrade",
-    "Sec-WebSocket-Key",
-    "Sec-WebSocket-Version",
-    "X-Forwarded-For",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Host",
-    "Forwarded",
-    "X-Real-IP",
-    "X-Request-Id",
-];
+/// Names that the gateway writes where its own `Host` stands.
 const NAMES_AND_HOST: &[&str] = &[
     "Host",
     "Connection",
@@ -42,6 +30,8 @@ const NAMES_AND_HOST: &[&str] = &[
     "X-Real-IP",
     "X-Request-Id",
 ];
+/// And where the client's `Host` crosses.
+const NAMES: &[&str] = NAMES_AND_HOST.split_at(1).1;
 
 /// Why a handshake came to no answer that could pass.
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,12 @@ pub struct Upstream {
     pub(super) tls: Option<TlsConnector>,
 }
 
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("name", &self.name).field("backends", &self.backends).finish_non_exhaustive()
+    }
+}
+
 /// What a session asks of a pool.
 #[derive(Debug)]
 pub struct UpstreamRequest<'a> {

@@ -92,11 +92,8 @@ async fn steps(upstream: &Upstream, backend: &Backend, within: Duration) -> Resu
         .map_err(|cause| ("ping", cause))?;
     let ping = start.elapsed();
 
-    let bye = CloseFrame { code: CloseCode::Normal, reason: "probe".into() };
     // Its answer was what we came for; a close that fails changes nothing.
-    if let Ok(Ok(())) = timeout(within, socket.close(Some(bye))).await {
-        while let Ok(Some(Ok(_))) = timeout(within, socket.next()).await {}
-    }
+    timeout(within, leave(&mut socket)).await.ok();
     Ok(Outcome::Answers { connect, handshake, ping })
 }
 
@@ -138,6 +135,14 @@ async fn ping(socket: &mut WebSocketStream<Stream>) -> Result<(), String> {
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err("it ended the connection instead of a pong".to_owned()),
         }
+    }
+}
+
+/// Closes and waits for the backend's close frame and its end.
+async fn leave(socket: &mut WebSocketStream<Stream>) {
+    let bye = CloseFrame { code: CloseCode::Normal, reason: "probe".into() };
+    if socket.close(Some(bye)).await.is_ok() {
+        while let Some(Ok(_)) = socket.next().await {}
     }
 }
 

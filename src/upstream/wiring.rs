@@ -313,6 +313,7 @@ fn a_refusal_passes_whole_and_ends_with_its_response() {
         drop(body);
         // Reset or end: either way the descriptor on our side is gone.
         while matches!(tcp.read(&mut [0; 64]).await, Ok(n) if n > 0) {}
+        no_task_left().await;
         assert_eq!(upstream.backends()[0].sessions(), 0);
     });
 }
@@ -480,10 +481,65 @@ fn the_built_in_echo_echoes_with_the_first_subprotocol() {
     });
 }
 
+/// Waits until no task is left: what was spawned has ended with its stream.
+async fn no_task_left() {
+    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn the_built_in_echo_ends_with_its_stream() {
+    local(async {
+        let accepted = accepted(open(&pool(vec![BackendAddress::Echo], None), plain()).await);
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
+        drop(accepted);
+        no_task_left().await;
+    });
+}
+
+#[test]
+fn a_pool_is_shared_by_workers() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Upstream>();
+    let upstream = pool(vec![BackendAddress::Echo], None);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| local(async { drop(accepted(open(&upstream, plain()).await)) }));
+        }
+    });
+    assert_eq!(upstream.backends()[0].sessions(), 0);
+}
+
+#[test]
+fn a_wss_backend_that_is_silent_is_504_and_one_that_is_none_says_so() {
+    local(async {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, ca) = secure_backend(&folder).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = BackendAddress::Tcp { tls: true, host: "127.0.0.1".into(), port, path: "/".into() };
+        let upstream = pool(vec![address], Some(ca));
+        let hasty = RouteOptions { connect: Duration::from_millis(50), ..options(SOON) };
+        let request = UpstreamRequest { head: plain(), options: &hasty, host_header: HostHeader::Client };
+        let late = error(upstream.open(request).await);
+        assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(late.cause.contains("no TLS handshake within 0.05s"), "{}", late.cause);
+        drop(listener.accept().await.unwrap());
+        tokio::task::spawn_local(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            tcp.read_to_end(&mut Vec::new()).await.ok();
+        });
+        let plain_one = error(open(&upstream, plain()).await);
+        assert!(plain_one.cause.contains("is it a ws:// backend?"), "{}", plain_one.cause);
+    });
+}
+
 /// A `wss` backend with a certificate for `localhost`, and the file of the authority that signed it.
-async fn secure_backend(folder: &tempfile::TempDir, ca: &str) -> (BackendAddress, PathBuf) {
+async fn secure_backend(folder: &tempfile::TempDir) -> (BackendAddress, PathBuf) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let ca = folder.path().join(ca);
+    let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, made.cert.pem()).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -514,13 +570,16 @@ async fn secure_backend(folder: &tempfile::TempDir, ca: &str) -> (BackendAddress
 fn a_wss_backend_is_trusted_by_its_authority_only() {
     local(async {
         let folder = tempfile::tempdir().unwrap();
-        let (address, ca) = secure_backend(&folder, "ca.pem").await;
+        let (address, ca) = secure_backend(&folder).await;
         let accepted = accepted(open(&pool(vec![address.clone()], Some(ca.clone())), plain()).await);
         assert!(matches!(accepted.stream, crate::transport::Stream::ClientTls(_)));
-        let (_, other) = secure_backend(&folder, "other.pem").await;
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "somebody else");
+        let other = folder.path().join("other.pem");
+        std::fs::write(&other, params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()).unwrap();
         let error = error(open(&pool(vec![address], Some(other)), plain()).await);
         assert_eq!(error.status, StatusCode::BAD_GATEWAY);
-        assert!(error.cause.contains("TLS handshake"), "{}", error.cause);
+        assert!(error.cause.contains("UnknownIssuer; if its authority is your own"), "{}", error.cause);
     });
 }
 
