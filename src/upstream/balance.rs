@@ -66,6 +66,6 @@ mod tests {
 
     #[test]
     fn no_candidate_no_pick() {
-        assert_eq!(picks(BalanceKind::Random, &[], 1), []);
+        assert!(picks(BalanceKind::Random, &[], 1).is_empty());
     }
 }
