@@ -55,6 +55,8 @@ pub struct Outcome {
     /// The side that caused it; `None`: the gateway.
     pub first: Option<Side>,
     pub violation: Option<Violation>,
+    /// When the end began.
+    pub at: Instant,
     /// Time since the last byte of each peer, when the end began.
     pub silence: PerSide<Duration>,
 }
@@ -369,7 +371,7 @@ impl Relay {
         }
         let silence = |side| at.saturating_duration_since(self.legs[side].heartbeat.heard());
         let silence = PerSide { downstream: silence(Side::Downstream), upstream: silence(Side::Upstream) };
-        Some(Outcome { reason: ending.reason, first: ending.first, violation: ending.violation, silence })
+        Some(Outcome { reason: ending.reason, first: ending.first, violation: ending.violation, at, silence })
     }
 
     /// Whether both transports are closed: the session is over.

@@ -96,7 +96,14 @@ impl Relay {
         }
     }
 
-    /// Bytes held back from the last chunk of this leg, to be put before the next one.
+    /// How many bytes are held back from the last chunk of this leg.
+    #[inline]
+    #[must_use]
+    pub fn held(&self, side: Side) -> usize {
+        self.legs[side].scanner.held().len()
+    }
+
+    /// Copies the bytes held back to the start of `chunk`, which must go on with what arrived after them.
     #[inline]
     pub fn take_held(&mut self, side: Side, chunk: &mut [u8]) -> usize {
         self.legs[side].scanner.take_held(chunk)
@@ -328,9 +335,9 @@ impl Relay {
     fn judge_pace(&mut self, side: Side, now: Instant) {
         let pace = self.pace();
         let leg = &mut self.legs[side];
-        if leg.receiver.stalled(pace, now) {
-            self.stalled(side, now);
-        } else if self.ending.is_none() && self.legs[side].sender.stalled(pace, now) {
+        let receiver = leg.receiver.stalled(pace, now);
+        let sender = leg.sender.stalled(pace, now) && self.ending.is_none();
+        if receiver || sender {
             self.stalled(side, now);
         }
     }
