@@ -49,7 +49,7 @@ struct Leg {
     transport: Option<Transport>,
     /// Bytes that came with the handshake, to be relayed first.
     early: Vec<u8>,
-    /// The last read filled its room: the next may use all of the scratch.
+    /// The last read filled its room and was taken whole: the next may use all of the scratch.
     eager: bool,
     /// Writing failed like this; what was received before still counts.
     failed: Option<Loss>,
@@ -187,8 +187,8 @@ impl Session {
                 true
             }
             Poll::Ready(Ok(length)) => {
-                leg.eager = length == most;
                 self.relay_chunk(side, chunk, length, cx, now);
+                self.legs[side].eager = length == most && self.relay.outbox(side.other()).is_empty();
                 true
             }
             Poll::Ready(Err(error)) => {
