@@ -1,4 +1,22 @@
 //! The whole configuration: complete, typed, valid. The rest of the program sees only this.
+mod address;
+pub mod certificate;
+mod check;
+mod file;
+mod load;
+mod options;
+mod problem;
+mod suggest;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use address::listen_address;
+pub use check::parse;
+pub use load::{load, try_text};
+pub use problem::{ConfigErrors, Problem, Wrong};
+
 use crate::{
     listener::ListenerConfig,
     protocol::close::CloseCode,

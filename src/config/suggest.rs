@@ -1,0 +1,267 @@
+//! Every key of `gateway.toml`, and what an unknown one probably meant.
+use super::{problem::Wrong, value::quoted};
+
+/// A table of the file and the keys it may have.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// As it is written in the file.
+    pub(super) title: &'static str,
+    pub(super) keys: &'static [&'static str],
+}
+
+pub(super) const ROOT: Place =
+    Place { title: "the top level", keys: &["gateway", "log", "defaults", "listener", "route", "upstream"] };
+pub(super) const GATEWAY: Place =
+    Place { title: "[gateway]", keys: &["workers", "max_sessions", "memory_limit", "trusted_proxies", "drain"] };
+pub(super) const DRAIN: Place = Place { title: "[gateway] drain", keys: &["delay", "spread", "timeout", "code"] };
+pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
+pub(super) const DEFAULTS: Place = Place {
+    title: "[defaults]",
+    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes"],
+};
+pub(super) const HEARTBEAT: Place = Place { title: "heartbeat", keys: &["client", "upstream"] };
+pub(super) const HEARTBEAT_SIDE: Place = Place {
+    title: "heartbeat.client or heartbeat.upstream",
+    keys: &["ping_interval", "ping_timeout", "jitter", "kind", "liveness", "path_idle_limit"],
+};
+pub(super) const TIMEOUTS: Place =
+    Place { title: "timeouts", keys: &["connect", "handshake", "close", "stall", "idle", "max_age"] };
+pub(super) const LIMITS: Place =
+    Place { title: "limits", keys: &["client", "upstream", "pace", "header", "sessions_per_address"] };
+pub(super) const LIMITS_SIDE: Place = Place { title: "limits.client or limits.upstream", keys: &["message", "frame"] };
+pub(super) const CLOSE_CODES: Place = Place {
+    title: "close_codes",
+    keys: &[
+        "client_gone",
+        "upstream_gone",
+        "client_unresponsive",
+        "upstream_unresponsive",
+        "client_violation",
+        "upstream_violation",
+        "client_stalled",
+        "upstream_stalled",
+        "idle",
+        "max_age",
+        "draining",
+        "policy",
+        "terminated",
+        "internal",
+    ],
+};
+pub(super) const LISTENER: Place = Place { title: "[[listener]]", keys: &["address", "tls"] };
+pub(super) const LISTENER_TLS: Place =
+    Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version"] };
+pub(super) const CERTIFICATE: Place =
+    Place { title: "tls.certificates of a [[listener]]", keys: &["certificate", "key"] };
+pub(super) const ROUTE: Place = Place {
+    title: "[[route]]",
+    keys: &[
+        "name",
+        "host",
+        "path",
+        "strip_prefix",
+        "upstream",
+        "host_header",
+        "origins",
+        "pings",
+        "compression",
+        "utf8",
+        "heartbeat",
+        "timeouts",
+        "limits",
+        "close_codes",
+    ],
+};
+pub(super) const UPSTREAM: Place =
+    Place { title: "[upstream.NAME]", keys: &["servers", "balance", "fail_timeout", "tls"] };
+pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
+
+/// All tables; where a key stands in several, the one to name comes first.
+pub(super) const PLACES: [&Place; 17] = [
+    &ROOT,
+    &GATEWAY,
+    &DRAIN,
+    &LOG,
+    &LISTENER,
+    &LISTENER_TLS,
+    &UPSTREAM,
+    &UPSTREAM_TLS,
+    &DEFAULTS,
+    &ROUTE,
+    &HEARTBEAT_SIDE,
+    &TIMEOUTS,
+    &LIMITS_SIDE,
+    &LIMITS,
+    &CLOSE_CODES,
+    &HEARTBEAT,
+    &CERTIFICATE,
+];
+
+/// Names from other programs, in lower case and without separators, with ours.
+const FOREIGN: &[(&str, &str)] = &[
+    ("admin", "[admin] is not part of this version"),
+    ("metrics", "an address for metrics is not part of this version"),
+    ("clientclosed", "a client's own close frame crosses untouched"),
+    ("upstreamclosed", "a backend's own close frame crosses untouched"),
+    (
+        "proxyreadtimeout",
+        "a session is not cut for silence here: ping_interval keeps it alive, timeouts.idle bounds it",
+    ),
+    ("proxysendtimeout", "timeouts.stall bounds a receiver that does not take what waits for it"),
+    ("proxyconnecttimeout", "write timeouts.connect"),
+    ("proxytimeout", "write timeouts.idle"),
+    ("proxypass", "write upstream = \"NAME\" in the [[route]] and servers = [\"ws://HOST:PORT\"] in [upstream.NAME]"),
+    ("proxysetheader", "forwarded headers are set by themselves; host_header chooses the Host"),
+    ("proxybuffersize", "limits.header bounds heads; frames are never buffered whole"),
+    ("largeclientheaderbuffers", "write limits.header"),
+    ("clientheaderbuffersize", "write limits.header"),
+    ("clientheadertimeout", "write timeouts.handshake"),
+    ("clientmaxbodysize", "write limits.client.message"),
+    ("servername", "write host in the [[route]]"),
+    ("server", "write [[listener]], [[route]] and [upstream.NAME] with servers"),
+    ("location", "write path in a [[route]]"),
+    ("listen", "write address in a [[listener]]"),
+    ("bind", "write address in a [[listener]]"),
+    ("port", "write it in the address of a [[listener]]: \"0.0.0.0:8080\""),
+    ("frontend", "write a [[listener]] and a [[route]]"),
+    ("backend", "write [upstream.NAME] with servers"),
+    ("backends", "write servers in [upstream.NAME]"),
+    ("sslcertificate", "write tls = { certificate = \"…\", key = \"…\" } in the [[listener]]"),
+    ("sslcertificatekey", "write tls = { certificate = \"…\", key = \"…\" } in the [[listener]]"),
+    ("sslprotocols", "write tls.min_version in the [[listener]]"),
+    ("ssl", "write tls = { certificate = \"…\", key = \"…\" } in the [[listener]]"),
+    ("cert", "write certificate"),
+    ("keepalivetimeout", "connections are sessions here: timeouts.idle bounds one"),
+    ("keepalive", "write heartbeat.client.ping_interval and heartbeat.upstream.ping_interval"),
+    ("keepaliveinterval", "write ping_interval in heartbeat.client or heartbeat.upstream"),
+    ("pinginterval", "write ping_interval in heartbeat.client or heartbeat.upstream"),
+    ("pingtimeout", "write ping_timeout in heartbeat.client or heartbeat.upstream"),
+    ("wspinginterval", "write ping_interval in heartbeat.client or heartbeat.upstream"),
+    ("wspingtimeout", "write ping_timeout in heartbeat.client or heartbeat.upstream"),
+    ("heartbeatinterval", "write ping_interval in heartbeat.client or heartbeat.upstream"),
+    ("timeouttunnel", "write timeouts.idle; sessions are kept alive by ping_interval"),
+    ("timeoutclient", "heartbeat.client finds dead clients, timeouts.idle bounds silent ones"),
+    ("timeoutserver", "heartbeat.upstream finds dead backends, timeouts.idle bounds silent ones"),
+    ("timeoutconnect", "write timeouts.connect"),
+    ("timeouthttprequest", "write timeouts.handshake"),
+    ("timeout", "write timeouts"),
+    ("maxconn", "write max_sessions in [gateway]"),
+    ("maxconnections", "write max_sessions in [gateway]"),
+    ("maxclients", "write max_sessions in [gateway]"),
+    ("workerconnections", "write max_sessions in [gateway]"),
+    ("workerprocesses", "write workers in [gateway]"),
+    ("workerthreads", "write workers in [gateway]"),
+    ("nbthread", "write workers in [gateway]"),
+    ("limitconn", "write limits.sessions_per_address"),
+    ("idletimeout", "write timeouts.idle"),
+    ("streamidletimeout", "write timeouts.idle"),
+    ("connecttimeout", "write timeouts.connect"),
+    ("requesttimeout", "write timeouts.handshake"),
+    ("maxstreamduration", "write timeouts.max_age"),
+    ("maxconnectionduration", "write timeouts.max_age"),
+    ("maxlifetime", "write timeouts.max_age"),
+    ("draintimeout", "write drain.timeout in [gateway]"),
+    ("gracefulshutdowntimeout", "write drain.timeout in [gateway]"),
+    ("shutdowntimeout", "write drain.timeout in [gateway]"),
+    ("setrealipfrom", "write trusted_proxies in [gateway]"),
+    ("trustedips", "write trusted_proxies in [gateway]"),
+    ("xffnumtrustedhops", "write trusted_proxies in [gateway]"),
+    ("maxmessagesize", "write limits.client.message or limits.upstream.message"),
+    ("maxpayload", "write limits.client.message or limits.upstream.message"),
+    ("maxframesize", "write limits.client.frame or limits.upstream.frame"),
+    ("maxsize", "write limits.client.message or limits.upstream.message"),
+    ("loglevel", "write level in [log]"),
+    ("errorlog", "write level in [log]"),
+    ("accesslog", "write sessions in [log]"),
+    ("allowedorigins", "write origins in the [[route]]"),
+    ("origin", "write origins = [\"https://…\"] in the [[route]]"),
+    ("prefix", "write path in the [[route]]"),
+    ("stripprefix", "write strip_prefix in the [[route]]"),
+    ("lbpolicy", "write balance in [upstream.NAME]"),
+    ("leastconn", "write balance = \"least_sessions\" in [upstream.NAME]"),
+    ("maxfails", "a backend that fails once is left alone for fail_timeout"),
+];
+
+/// Ours for a name from another program.
+pub(super) fn foreign(key: &str) -> Option<&'static str> {
+    let plain: String = key.chars().filter(|letter| letter.is_alphanumeric()).collect::<String>().to_lowercase();
+    FOREIGN.iter().find(|(name, _)| *name == plain).map(|(_, ours)| *ours)
+}
+
+/// What to say of a key that a table does not have.
+pub(super) fn unknown(place: &Place, key: &str) -> Wrong {
+    Wrong::new(format!("{} has no such key", place.title), help(place, key))
+}
+
+fn help(place: &Place, key: &str) -> String {
+    let separators = ["-", " "].iter().fold(key.to_lowercase(), |key, separator| key.replace(separator, "_"));
+    if place.keys.contains(&separators.as_str()) {
+        return format!("write {separators}");
+    }
+    let homes: Vec<&str> =
+        PLACES.iter().filter(|other| other.keys.contains(&key)).map(|other| other.title).take(2).collect();
+    if !homes.is_empty() {
+        return format!("{key} belongs in {}", homes.join(" or in "));
+    }
+    if let Some(near) = nearest(key, place.keys.iter().copied()) {
+        return format!("did you mean {near}?");
+    }
+    if let Some(ours) = foreign(key) {
+        return ours.to_owned();
+    }
+    let everywhere = PLACES.iter().flat_map(|place| place.keys.iter().copied());
+    if let Some(near) = nearest(key, everywhere) {
+        let home = PLACES.iter().find(|other| other.keys.contains(&near)).map_or("", |other| other.title);
+        return format!("did you mean {near}, which belongs in {home}?");
+    }
+    format!("known here: {}", place.keys.join(", "))
+}
+
+/// The candidate that differs least from `word`, if it is likely to be meant.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 64;
+    let length = word.chars().count();
+    if length > LONGEST {
+        return None;
+    }
+    let allowed = (length / 3).clamp(1, 3);
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edit distance where swapping two neighbours is one edit (optimal string alignment).
+fn distance(left: &str, right: &str) -> usize {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=right.len()).collect();
+    for row in 1..=left.len() {
+        let mut this = vec![row];
+        for column in 1..=right.len() {
+            let replaced = last[column - 1] + usize::from(left[row - 1] != right[column - 1]);
+            let mut least = replaced.min(last[column] + 1).min(this[column - 1] + 1);
+            let swapped =
+                row > 1 && column > 1 && left[row - 1] == right[column - 2] && left[row - 2] == right[column - 1];
+            if swapped {
+                least = least.min(before[column - 2] + 1);
+            }
+            this.push(least);
+        }
+        before = std::mem::replace(&mut last, this);
+    }
+    last[right.len()]
+}
+
+/// The name that is probably meant, or the names there are, for a reference to something that does not exist.
+pub(super) fn existing(word: &str, names: &[&str]) -> Option<String> {
+    if let Some(near) = nearest(word, names.iter().copied()) {
+        return Some(format!("did you mean {}?", quoted(near)));
+    }
+    (!names.is_empty()).then(|| {
+        let shown: Vec<String> = names.iter().take(10).map(|name| quoted(name)).collect();
+        format!("there is {}", super::value::or_list(&shown).replace(" or ", " and "))
+    })
+}
