@@ -148,7 +148,7 @@ impl<'a> Table<'a> {
         help: &str,
         parse: impl FnOnce(&DeValue<'a>) -> Result<T, Wrong>,
     ) -> Option<T> {
-        if !self.has(key) {
+        if self.entries.is_some() && !self.has(key) {
             self.sink.report_absent(self.offset, self.path_of(key), Wrong::new("this key is missing", help));
         }
         self.read(key, parse)

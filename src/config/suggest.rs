@@ -198,12 +198,16 @@ fn help(place: &Place, key: &str) -> String {
     if place.keys.contains(&separators.as_str()) {
         return format!("write {separators}");
     }
+    let near = nearest(key, place.keys.iter().copied());
+    if let Some(near) = near.filter(|near| distance(key, near) == 1) {
+        return format!("did you mean {near}?");
+    }
     let homes: Vec<&str> =
         PLACES.iter().filter(|other| other.keys.contains(&key)).map(|other| other.title).take(2).collect();
     if !homes.is_empty() {
         return format!("{key} belongs in {}", homes.join(" or in "));
     }
-    if let Some(near) = nearest(key, place.keys.iter().copied()) {
+    if let Some(near) = near {
         return format!("did you mean {near}?");
     }
     if let Some(ours) = foreign(key) {
@@ -264,4 +268,71 @@ pub(super) fn existing(word: &str, names: &[&str]) -> Option<String> {
         let shown: Vec<String> = names.iter().take(10).map(|name| quoted(name)).collect();
         format!("there is {}", super::value::or_list(&shown).replace(" or ", " and "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_other_programs_lead_to_ours() {
+        let names = [
+            (&ROUTE, "proxy_read_timeout", "timeouts.idle"),
+            (&ROUTE, "proxy_send_timeout", "timeouts.stall"),
+            (&ROUTE, "proxy_connect_timeout", "timeouts.connect"),
+            (&ROUTE, "proxy_pass", "upstream = "),
+            (&ROUTE, "server_name", "host"),
+            (&LISTENER, "listen", "address"),
+            (&LISTENER, "bind", "address"),
+            (&DEFAULTS, "timeout tunnel", "timeouts.idle"),
+            (&DEFAULTS, "timeout client", "heartbeat.client"),
+            (&GATEWAY, "maxconn", "max_sessions"),
+            (&GATEWAY, "max_connections", "max_sessions"),
+            (&DEFAULTS, "idle_timeout", "timeouts.idle"),
+            (&DEFAULTS, "streamIdleTimeout", "timeouts.idle"),
+            (&DEFAULTS, "keepalive", "ping_interval"),
+            (&DEFAULTS, "keepalive_timeout", "timeouts.idle"),
+            (&ROOT, "admin", "not part of this version"),
+            (&ROOT, "frontend", "[[listener]]"),
+        ];
+        for (place, name, ours) in names {
+            let help = unknown(place, name).help;
+            assert!(help.contains(ours), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn slips_lead_to_the_nearest_key() {
+        let slips = [
+            (&HEARTBEAT_SIDE, "ping_intervall", "did you mean ping_interval?"),
+            (&HEARTBEAT_SIDE, "pnig_timeout", "did you mean ping_timeout?"),
+            (&DEFAULTS, "timeout", "did you mean timeouts?"),
+            (&UPSTREAM, "server", "did you mean servers?"),
+            (&ROUTE, "Strip Prefix", "write strip_prefix"),
+            (&DEFAULTS, "ping_interval", "ping_interval belongs in heartbeat.client or heartbeat.upstream"),
+            (&ROUTE, "tls", "tls belongs in [[listener]] or in [upstream.NAME]"),
+            (&LOG, "orgins", "did you mean origins, which belongs in [[route]]?"),
+            (&LOG, "zzzzzz", "known here: level, format, sessions"),
+        ];
+        for (place, slip, help) in slips {
+            assert_eq!(unknown(place, slip).help, help);
+        }
+    }
+
+    #[test]
+    fn swapped_neighbours_are_one_edit() {
+        assert_eq!(distance("abc", "acb"), 1);
+        assert_eq!(distance("abc", ""), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn close_codes_are_named_by_end_reason() {
+        use crate::relay::EndReason;
+        let relayed = [EndReason::ClientClosed.label(), EndReason::UpstreamClosed.label()];
+        let labels: Vec<&str> =
+            EndReason::ALL.iter().map(|reason| reason.label()).filter(|label| !relayed.contains(label)).collect();
+        assert_eq!(CLOSE_CODES.keys, labels);
+        assert!(relayed.iter().all(|label| unknown(&CLOSE_CODES, label).help.contains("untouched")));
+    }
 }

@@ -230,3 +230,104 @@ pub(super) fn farewell(value: &DeValue<'_>) -> Result<Farewell, Wrong> {
         .map(Farewell::Code)
         .map_err(|wrong| Wrong::new(wrong.message, format!("{}; \"cut\" resets without a close frame", wrong.help)))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Reads a value as it is written in TOML.
+    fn of<T>(read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>, toml: &str) -> Result<T, Wrong> {
+        read(DeValue::parse(toml).unwrap().get_ref())
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let millis = |toml| of(duration, toml).unwrap().as_millis();
+        assert_eq!(millis("\"20s\""), 20_000);
+        assert_eq!(millis("\"1m30s\""), 90_000);
+        assert_eq!(millis("\"1h 1ms\""), 3_600_001);
+        assert_eq!(millis("\"1.5s\""), 1500);
+        assert_eq!(millis("\"8760h\""), 31_536_000_000);
+        assert_eq!(of(duration_or_zero, "\"0s\""), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn durations_in_other_forms_are_told_how_to_be_right() {
+        let wrong = [
+            ("20", "write \"20s\""),
+            ("1.5", "write \"1.5s\""),
+            ("\"20\"", "write \"20s\""),
+            ("\"PT20S\"", "1m30s"),
+            ("\"00:00:30\"", "1m30s"),
+            ("00:00:30", "such as \"20s\""),
+            ("\"1d\"", "24h"),
+            ("\"1w\"", "24h"),
+            ("\"-5s\"", "1m30s"),
+            ("\"5s ago\"", "1m30s"),
+            ("\"\"", "1m30s"),
+            ("\"0s\"", "above zero"),
+            ("\"1ns\"", "1ms"),
+            ("\"8761h\"", "8760h"),
+            ("\"99999999999999999999h\"", "1m30s"),
+            ("\"off\"", "such as"),
+            ("true", "20s"),
+            ("[]", "20s"),
+        ];
+        for (toml, help) in wrong {
+            let wrong = of(duration, toml).unwrap_err();
+            assert!(wrong.help.contains(help), "{toml}: {wrong}");
+        }
+        assert_eq!(of(unless("off", duration), "\"off\""), Ok(None));
+        assert!(of(unless("off", duration), "1").unwrap_err().help.ends_with(", or \"off\""));
+    }
+
+    #[test]
+    fn sizes_are_counted_in_binary_units() {
+        let sizes = [("256B", 256), ("64KiB", 65_536), ("1MiB", 1 << 20), ("2GiB", 2 << 30)];
+        for (text, bytes) in sizes {
+            assert_eq!(of(size, &format!("\"{text}\"")), Ok(bytes));
+        }
+        let wrong = [
+            ("1024", "write \"1024B\""),
+            ("\"1024\"", "write \"1024B\""),
+            ("\"64KB\"", "write \"64KiB\""),
+            ("\"64k\"", "write \"64KiB\""),
+            ("\"64 MiB\"", "write \"64MiB\""),
+            ("\"1.5MiB\"", "whole number"),
+            ("\"MiB\"", "such as"),
+            ("\"-1B\"", "whole number"),
+            ("\"1TiB\"", "whole number"),
+            ("\"0B\"", "such as"),
+            ("\"99999999999GiB\"", "such as"),
+            ("false", "such as"),
+        ];
+        for (toml, help) in wrong {
+            let wrong = of(size, toml).unwrap_err();
+            assert!(wrong.help.contains(help), "{toml}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_keep_to_their_range() {
+        assert_eq!(of(|value| count(value, 1, 9), "0x9"), Ok(9));
+        assert!(of(|value| count(value, 1, 9), "10").is_err());
+        assert!(of(|value| count(value, 1, 9), "-1").is_err());
+        assert!(of(|value| count(value, 1, 9), "\"2\"").unwrap_err().help.contains("unquoted"));
+        assert_eq!(of(|value| share(value, 0.5), "0.25"), Ok(0.25));
+        for wrong in ["0.51", "-0.1", "nan", "inf", "\"10%\""] {
+            assert!(of(|value| share(value, 0.5), wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(of(farewell, "\"cut\""), Ok(Farewell::Cut));
+        assert_eq!(of(close_code, "4999").map(CloseCode::get), Ok(4999));
+        for wrong in ["999", "1004", "1005", "1006", "1015", "2999", "5000", "70000", "-1"] {
+            assert!(of(close_code, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_in_messages() {
+        let long = format!("\"{}\"", "é".repeat(1000));
+        assert!(of(size, &long).unwrap_err().message.len() < 250);
+    }
+}
