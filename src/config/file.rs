@@ -1,7 +1,8 @@
 //! The shape of `gateway.toml`: tables read key by key, each mistake kept with its place.
 use super::{
+    keys::{self, Place},
     problem::{Sink, Wrong},
-    suggest::{self, Place},
+    suggest,
     value::shown,
 };
 use toml::{
@@ -21,7 +22,7 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// The file itself.
     pub(super) fn root(entries: &'a DeTable<'a>, sink: &'a Sink) -> Self {
-        Self::new(&suggest::ROOT, String::new(), Some(entries), 0, sink)
+        Self::new(&keys::ROOT, String::new(), Some(entries), 0, sink)
     }
 
     fn new(

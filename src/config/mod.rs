@@ -5,14 +5,18 @@ pub mod certificate;
 mod check;
 mod detection;
 mod file;
+mod keys;
+mod listeners;
 mod load;
 mod options;
 mod problem;
 mod report;
+mod routes;
 mod suggest;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 mod value;
 mod warnings;
 

@@ -1,5 +1,5 @@
 //! The keys of `[defaults]`, which every `[[route]]` may override one by one.
-use super::{file::Table, problem::Wrong, suggest, value};
+use super::{file::Table, keys, problem::Wrong, value};
 use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
     relay::{CloseCodes, EndReason, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
@@ -56,13 +56,13 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
     let compression = value::word(&[("pass", Compression::Pass), ("strip", Compression::Strip)]);
     table.set("compression", &mut options.compression, compression);
 
-    let heartbeat = table.child("heartbeat", &suggest::HEARTBEAT);
+    let heartbeat = table.child("heartbeat", &keys::HEARTBEAT);
     for side in Side::BOTH {
-        let leg = heartbeat.child(side.label(), &suggest::HEARTBEAT_SIDE);
+        let leg = heartbeat.child(side.label(), &keys::HEARTBEAT_SIDE);
         read_heartbeat(&leg, &mut relay.heartbeat[side]);
     }
 
-    let timeouts = table.child("timeouts", &suggest::TIMEOUTS);
+    let timeouts = table.child("timeouts", &keys::TIMEOUTS);
     timeouts.set("connect", &mut options.connect, value::duration);
     timeouts.set("handshake", &mut options.handshake, value::duration);
     timeouts.set("close", &mut relay.timeouts.close, value::duration);
@@ -70,9 +70,9 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
     timeouts.set("idle", &mut relay.timeouts.idle, value::unless("off", value::duration));
     timeouts.set("max_age", &mut relay.timeouts.max_age, value::unless("off", value::duration));
 
-    let limits = table.child("limits", &suggest::LIMITS);
+    let limits = table.child("limits", &keys::LIMITS);
     for side in Side::BOTH {
-        let of_side = limits.child(side.label(), &suggest::LIMITS_SIDE);
+        let of_side = limits.child(side.label(), &keys::LIMITS_SIDE);
         of_side.set("message", &mut relay.limits[side].message, value::unless("off", value::size));
         of_side.set("frame", &mut relay.limits[side].frame, value::unless("off", value::size));
     }
@@ -80,7 +80,7 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
     limits.set("header", &mut options.header, header_size);
     limits.set("sessions_per_address", &mut options.sessions_per_address, value::unless("off", sessions));
 
-    read_close_codes(&table.child("close_codes", &suggest::CLOSE_CODES), &mut relay.close_codes);
+    read_close_codes(&table.child("close_codes", &keys::CLOSE_CODES), &mut relay.close_codes);
     options.relay = Arc::new(relay);
     options
 }

@@ -1,6 +1,6 @@
 //! What `pulsegate check` prints: everything that will be served, and what to think twice about.
 use super::{
-    Ceilings, Config, certificate, check::pattern_text, detection, idle_bytes_per_day, value::quoted, warnings,
+    Ceilings, Config, certificate, detection, idle_bytes_per_day, routes::pattern_text, value::quoted, warnings,
 };
 use crate::{
     listener::{ListenAddress, ListenerConfig, TlsVersion},

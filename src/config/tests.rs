@@ -61,7 +61,7 @@ fn the_shipped_file_states_the_true_defaults() {
 fn the_shipped_file_names_every_key() {
     let words: std::collections::BTreeSet<&str> =
         SHIPPED.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').collect();
-    for place in suggest::PLACES {
+    for place in keys::PLACES {
         for key in place.keys {
             assert!(words.contains(key), "{key} of {} is not in gateway.toml", place.title);
         }
@@ -364,7 +364,7 @@ proptest::proptest! {
     fn any_value_of_any_key_is_read_or_refused(place in 0..17_usize, key in 0..16_usize, value in "(\"\\PC{0,12}\"|[0-9_]{1,30}|-?[0-9.e]{1,8}|true|\\[\"[a-z:/*.\\]\\[0-9@?]{0,12}\"\\]|\\{\\}|00:00:30|\"[a-z]{2,5}:(//)?[\\]\\[a-z0-9:/.%?#@]{0,16}\"|\"[0-9]{1,22}[a-zA-Z]{0,3}\")") {
         const HEADERS: [&str; 17] = ["", "gateway", "gateway.drain", "log", "listener.x", "x", "upstream.u", "upstream.u.tls", "defaults",
             "x", "defaults.heartbeat.client", "defaults.timeouts", "defaults.limits.client", "defaults.limits", "defaults.close_codes", "defaults.heartbeat", "x"];
-        let keys = suggest::PLACES[place].keys;
+        let keys = keys::PLACES[place].keys;
         let key = keys[key % keys.len()];
         let header = match HEADERS[place] { "" => String::new(), "x" | "listener.x" => "[[route]]\n".into(), header => format!("[{header}]\n") };
         let text = format!("{header}{key} = {value}\n");
