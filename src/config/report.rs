@@ -5,13 +5,13 @@ use super::{
 use crate::{
     listener::{ListenAddress, ListenerConfig, TlsVersion},
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
-    relay::Side,
+    relay::{PerSide, Side},
     route::{HostPattern, RouteConfig},
     upstream::{BackendAddress, BalanceKind, UpstreamConfig},
 };
 use std::{
     cmp::Reverse,
-    fmt::{self, Write},
+    fmt,
     time::{Duration, SystemTime},
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -36,13 +36,22 @@ impl fmt::Display for Report {
 /// Describes a configuration; `now` judges the dates of certificates, which are read once more.
 #[must_use]
 pub fn report(config: &Config, ceilings: &Ceilings, now: SystemTime) -> Report {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = write_all(&mut text, config, ceilings);
+    let text = Served { config, ceilings }.to_string();
     Report { text, warnings: warnings::warnings(config, ceilings, now) }
 }
 
-fn write_all(out: &mut String, config: &Config, ceilings: &Ceilings) -> fmt::Result {
+struct Served<'a> {
+    config: &'a Config,
+    ceilings: &'a Ceilings,
+}
+
+impl fmt::Display for Served<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_all(f, self.config, self.ceilings)
+    }
+}
+
+fn write_all(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings) -> fmt::Result {
     writeln!(out, "listeners")?;
     config.listeners.iter().try_for_each(|listener| write_listener(out, listener))?;
     writeln!(out, "\nroutes, in matching order")?;
@@ -57,7 +66,7 @@ fn write_all(out: &mut String, config: &Config, ceilings: &Ceilings) -> fmt::Res
     )
 }
 
-fn write_listener(out: &mut String, listener: &ListenerConfig) -> fmt::Result {
+fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fmt::Result {
     let address = match &listener.address {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
@@ -105,7 +114,7 @@ fn matching_order(routes: &[RouteConfig]) -> Vec<&RouteConfig> {
     ordered
 }
 
-fn write_route(out: &mut String, config: &Config, route: &RouteConfig) -> fmt::Result {
+fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfig) -> fmt::Result {
     let pattern = pattern_text(&route.host, &route.path);
     let name = if route.name == pattern { String::new() } else { format!(" ({})", quoted(&route.name)) };
     let any = if route.host == HostPattern::Any { "any host, " } else { "" };
@@ -115,23 +124,48 @@ fn write_route(out: &mut String, config: &Config, route: &RouteConfig) -> fmt::R
         .iter()
         .find(|upstream| upstream.name == route.upstream)
         .map_or(&[], |upstream| upstream.servers.as_slice());
-    let tls = |side| match side {
-        Side::Downstream => config.listeners.iter().any(|listener| listener.tls.is_some()),
-        Side::Upstream => servers.iter().any(|server| matches!(server, BackendAddress::Tcp { tls: true, .. })),
+    let wire = PerSide {
+        downstream: Wire::of(
+            config.listeners.iter().any(|listener| matches!(listener.address, ListenAddress::Tcp(_))),
+            config.listeners.iter().any(|listener| listener.tls.is_some()),
+        ),
+        upstream: Wire::of(
+            servers.iter().any(|server| matches!(server, BackendAddress::Tcp { .. })),
+            servers.iter().any(|server| matches!(server, BackendAddress::Tcp { tls: true, .. })),
+        ),
     };
     let relay = &route.options.relay;
     for side in Side::BOTH {
-        write_leg(out, side, &relay.heartbeat[side], relay.timeouts.stall, tls(side))?;
+        write_leg(out, side, &relay.heartbeat[side], relay.timeouts.stall, wire[side])?;
     }
     Ok(())
 }
 
+/// What a leg's heartbeat crosses, at its dearest.
+#[derive(Clone, Copy)]
+enum Wire {
+    /// It does not leave the machine.
+    Local,
+    Plain,
+    Tls,
+}
+
+impl Wire {
+    fn of(network: bool, tls: bool) -> Self {
+        match (network, tls) {
+            (false, _) => Self::Local,
+            (true, false) => Self::Plain,
+            (true, true) => Self::Tls,
+        }
+    }
+}
+
 fn write_leg(
-    out: &mut String,
+    out: &mut fmt::Formatter<'_>,
     side: Side,
     heartbeat: &HeartbeatConfig,
     stall: Option<Duration>,
-    tls: bool,
+    wire: Wire,
 ) -> fmt::Result {
     let leg = side.label();
     let Some(interval) = heartbeat.ping_interval else {
@@ -143,7 +177,7 @@ fn write_leg(
         );
     };
     let jitter = heartbeat.jitter * 100.0;
-    let (interval, cost) = (time_text(interval), size_text(idle_bytes_per_day(heartbeat, tls)));
+    let interval = time_text(interval);
     let schedule = match (heartbeat.kind, heartbeat.ping_timeout) {
         (HeartbeatKind::Pong, _) => {
             format!("an unsolicited pong every {interval} ±{jitter:.0} %, nobody is called dead")
@@ -162,14 +196,19 @@ fn write_leg(
         within(found.acknowledging),
         within(found.blocked)
     )?;
-    writeln!(out, "              an idle one costs {cost} a day{}", if tls { " over TLS" } else { "" })
+    let cost = |tls| size_text(idle_bytes_per_day(heartbeat, tls));
+    match wire {
+        Wire::Local => Ok(()),
+        Wire::Plain => writeln!(out, "              an idle one costs {} a day", cost(false)),
+        Wire::Tls => writeln!(out, "              an idle one costs {} a day over TLS", cost(true)),
+    }
 }
 
 fn within(bound: Option<Duration>) -> String {
     bound.map_or_else(|| "never".into(), |bound| format!("within {}", time_text(bound)))
 }
 
-fn write_upstream(out: &mut String, upstream: &UpstreamConfig) -> fmt::Result {
+fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fmt::Result {
     let balance = match upstream.balance {
         BalanceKind::RoundRobin => "round_robin",
         BalanceKind::LeastSessions => "least_sessions",
@@ -193,7 +232,7 @@ fn backend_text(address: &BackendAddress) -> String {
     }
 }
 
-fn write_ceilings(out: &mut String, config: &Config, ceilings: &Ceilings) -> fmt::Result {
+fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings) -> fmt::Result {
     let Ceilings { descriptors, ports } = ceilings;
     let (sessions, reserve) = (ceilings.sessions(), Ceilings::RESERVE);
     writeln!(out, "\nceilings")?;
@@ -257,7 +296,6 @@ routes, in matching order
               an idle one costs 641 KiB a day
     upstream  a ping every 20s ±10 %, to be answered within 1m
               a peer that vanishes is found within 1m22s, one that hangs within 3m22s, one that takes no data within 1m22s
-              an idle one costs 641 KiB a day
 
 upstreams
   \"demo\", least_sessions, a failed backend rests for 10s
