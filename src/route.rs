@@ -297,7 +297,9 @@ pub(crate) mod tests {
         let mut config = route(HostPattern::Any, "/");
         assert!(config.allows_origin(Some("https://anyone.example")));
         config.origins = Some(vec!["https://example.com".into(), "http://dev.example:8080".into()]);
-        for origin in [None, Some("https://example.com"), Some("HTTPS://Example.com:443"), Some("http://dev.example:8080")] {
+        for origin in
+            [None, Some("https://example.com"), Some("HTTPS://Example.com:443"), Some("http://dev.example:8080")]
+        {
             assert!(config.allows_origin(origin), "{origin:?}");
         }
         for origin in ["http://example.com", "https://example.com:8443", "https://example.com.evil.net", "null", ""] {

@@ -42,10 +42,12 @@ pub enum TlsError {
 }
 
 fn pem_advice(error: &pem::Error, holds: &str) -> String {
-    match error {
-        pem::Error::Io(error) => format!("cannot be read: {error}"),
-        pem::Error::NoItemsFound => format!("holds no {holds} in PEM form"),
-        _ => format!("is not valid PEM: {error}"),
+    if let pem::Error::Io(error) = error {
+        format!("cannot be read: {error}")
+    } else if matches!(error, pem::Error::NoItemsFound) {
+        format!("holds no {holds} in PEM form")
+    } else {
+        format!("is not valid PEM: {error}")
     }
 }
 
