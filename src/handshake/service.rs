@@ -22,7 +22,6 @@ use hyper::body::{Body as _, Incoming};
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
-    convert::Infallible,
     future::Future,
     net::IpAddr,
     pin::Pin,
@@ -41,7 +40,7 @@ use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer, trace::Trace
 /// The longest `User-Agent` and `Origin` kept for the verdict, in bytes.
 const LONGEST_TEXT: usize = 256;
 
-type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>>>>;
+type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
 /// A body as it leaves the stack.
 pub(super) type StackBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -188,7 +187,7 @@ pub(super) fn stack(
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<StackBody>,
-    Error = Infallible,
+    Error = BoxError,
     Future = Answering<StackBody>,
 > + Unpin
 + use<> {
@@ -198,7 +197,7 @@ pub(super) fn stack(
     };
     let failed = {
         let visit = Rc::clone(visit);
-        move |answer: Result<Response<Body>, BoxError>| -> Result<Response<Body>, Infallible> {
+        move |answer: Result<Response<Body>, BoxError>| -> Result<Response<Body>, BoxError> {
             Ok(answer.unwrap_or_else(|error| visit.refuse(&layer_refusal(&error))))
         }
     };
