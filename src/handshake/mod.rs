@@ -8,6 +8,8 @@ mod request;
 mod response;
 mod service;
 pub mod spelling;
+#[cfg(test)]
+mod wiring;
 
 use crate::{
     listener::{Peer, accept::Connection, tls},

@@ -159,8 +159,9 @@ pub(super) fn passed_on(response: Response<Incoming>) -> Response<Body> {
     response
 }
 
-/// The names in our 101 that hyper would write in lower case.
-pub(super) static SPELLINGS: &[&str] = &["Upgrade", "Connection", "Sec-WebSocket-Accept"];
+/// The names in our own answers that hyper would write in lower case.
+pub(super) static SPELLINGS: &[&str] =
+    &["Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Retry-After", "Allow"];
 
 #[cfg(test)]
 mod tests {

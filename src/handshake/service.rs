@@ -107,6 +107,7 @@ impl Visit {
 
     fn refuse(&self, refusal: &Refusal) -> Response<Body> {
         self.record(Some(refusal.status()), refusal.cause());
+        self.speller.arm();
         refusal.response()
     }
 
