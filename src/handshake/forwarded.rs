@@ -1,5 +1,5 @@
 //! What proxies in front tell of the client, how far it is believed, and what the backend is told.
-use super::headers::{is_token, members, split};
+use super::headers::{is_token, members, retain, split};
 use crate::listener::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use ipnet::IpNet;
@@ -51,11 +51,7 @@ impl Provenance {
     /// Removes what is not believed and sets what we know. `headers` still hold what the client sent; `host` is the
     /// name it used for us.
     pub(super) fn tell(&self, headers: &mut HeaderMap, host: &HeaderValue) {
-        let unbelieved: Vec<HeaderName> =
-            headers.keys().filter(|name| speaks_of_client(name.as_str(), self.trusted)).cloned().collect();
-        for name in unbelieved {
-            headers.remove(name);
-        }
+        retain(headers, |name| !speaks_of_client(name.as_str(), self.trusted));
         let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         let scheme = headers.entry(X_FORWARDED_PROTO).or_insert(scheme).clone();
         let host = headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone()).clone();

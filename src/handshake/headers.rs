@@ -51,9 +51,19 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| name.parse::<HeaderName>().ok())
         .filter(|name| *name != HOST && *name != ORIGIN && !name.as_str().starts_with("sec-websocket-"))
         .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
-        headers.remove(name);
+    retain(headers, |name| !HOP_BY_HOP.contains(name) && !named.contains(name));
+}
+
+/// Removes headers and leaves the others in their order, which `HeaderMap::remove` does not.
+pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().all(&keep) {
+        return;
     }
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| keep(name)) {
+        kept.append(name, value.clone());
+    }
+    *headers = kept;
 }
 
 /// Whether text is a token (RFC 9110 section 5.6.2).

@@ -1,6 +1,6 @@
 //! The client's opening handshake, parsed once into what is valid (RFC 6455 section 4.2.1).
 use super::{
-    headers::{has_token, is_deflate, members, remove_hop_by_hop},
+    headers::{has_token, is_deflate, members, remove_hop_by_hop, retain},
     response::Refusal,
 };
 use crate::route::{Compression, RouteConfig};
@@ -59,9 +59,7 @@ impl UpgradeRequest {
     pub(super) fn into_upstream(self, route: &RouteConfig) -> Parts {
         let Self { target, mut headers, extensions, .. } = self;
         remove_hop_by_hop(&mut headers);
-        for name in [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, EXPECT] {
-            headers.remove(name);
-        }
+        retain(&mut headers, |name| ![SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, EXPECT].contains(name));
         offer_extensions(&mut headers, route.options.compression);
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.uri = Uri::from(backend_target(&target, route));
@@ -177,7 +175,7 @@ fn offer_extensions(headers: &mut HeaderMap, compression: Compression) {
     let kept = HeaderValue::from_str(&offers.join(", ")).ok().filter(|kept| !kept.is_empty());
     match kept {
         Some(kept) => drop(headers.insert(SEC_WEBSOCKET_EXTENSIONS, kept)),
-        None => drop(headers.remove(SEC_WEBSOCKET_EXTENSIONS)),
+        None => retain(headers, |name| *name != SEC_WEBSOCKET_EXTENSIONS),
     }
 }
 

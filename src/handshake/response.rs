@@ -5,7 +5,7 @@ use super::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{
         ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
         SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -128,14 +128,19 @@ impl Refusal {
 
 /// Our 101: what the backend said in its own, for this client's key. The extensions carry hyper's spelling of the header names.
 pub(super) fn switching(mut head: Parts, key: &HeaderValue) -> Response<Body> {
-    let headers = &mut head.headers;
-    remove_hop_by_hop(headers);
-    headers.remove(CONTENT_LENGTH);
+    remove_hop_by_hop(&mut head.headers);
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + 3);
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
+    for (name, value) in &head.headers {
+        if *name != SEC_WEBSOCKET_ACCEPT && *name != CONTENT_LENGTH {
+            headers.append(name, value.clone());
+        }
+    }
+    head.headers = headers;
     head.status = StatusCode::SWITCHING_PROTOCOLS;
     head.version = http::Version::HTTP_11;
     Response::from_parts(head, Either::Left(Full::default()))

@@ -143,8 +143,8 @@ fn heads_cross_with_their_spelling_and_bytes_behind_them_are_kept() {
         let opening = served.await.unwrap().unwrap();
         assert_eq!(
             head_of(&mut client).await,
-            "HTTP/1.1 101 Switching Protocols\r\nX-oDD: 2\r\nDate: today\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nX-oDD: 2\r\nDate: today\r\n\r\n"
         );
         assert_eq!(opening.downstream.early, b"early");
         assert_eq!(opening.upstream.early, b"first words");
