@@ -315,13 +315,14 @@ impl Relay {
             }
         }
         for side in Side::BOTH {
+            // First, so that a farewell that is decided on now gets the turn that follows to be said.
+            self.closing_due(side, now);
             let answers = if side == Side::Downstream { Answers::Proven } else { answers };
             let (config, leg) = (&self.config.heartbeat[side], &mut self.legs[side]);
             if leg.heartbeat.on_timeout(config, answers, now, || sample(side)).is_err() {
                 self.unresponsive(side, None, now);
             }
             self.judge_pace(side, now);
-            self.closing_due(side, now);
         }
     }
 
