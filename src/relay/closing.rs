@@ -147,7 +147,12 @@ impl Relay {
 
     /// The outgoing stream stands inside a frame whose source will not complete it.
     fn border_is_lost(&self, side: Side) -> bool {
-        self.inside_frame(side) && self.legs[side.other()].input != Input::Open
+        self.inside_frame(side) && !self.still_sends(side.other())
+    }
+
+    /// Whether more may come from this peer that can cross.
+    fn still_sends(&self, side: Side) -> bool {
+        self.legs[side].input == Input::Open && self.legs[side].finish == Finish::Open
     }
 
     fn abandon(&mut self, side: Side, output: Output, now: Instant) {
@@ -222,9 +227,8 @@ impl Relay {
     /// A peer that closed gets its own code back if the other side can no longer answer it.
     fn echo(&mut self, side: Side, now: Instant) {
         let leg = &self.legs[side];
-        let answered = self.legs[side.other()].input == Input::Open && self.legs[side.other()].finish == Finish::Open;
         if let (Input::Closed { .. }, Output::Open, Some(code), false) =
-            (leg.input, leg.output, leg.close_received, answered)
+            (leg.input, leg.output, leg.close_received, self.still_sends(side.other()))
         {
             let frame = CloseFrame { code: CloseCode::new(code), reason: "" };
             self.say(side, frame, now + self.config.timeouts.close, now);
@@ -280,7 +284,7 @@ impl Relay {
         };
         if leg.finish != Finish::Open {
             leg.quiet();
-            self.echo(side.other(), now);
+            self.source_lost(side, now);
         }
     }
 
@@ -343,7 +347,7 @@ impl Relay {
             Output::Due { .. } | Output::Queued { .. } => self.abandon(side, Output::Cut, now),
             Output::Open | Output::Sent { .. } | Output::Cut | Output::Gone => {
                 self.legs[side].finish = Finish::Drop;
-                self.echo(side.other(), now);
+                self.source_lost(side, now);
             }
         }
     }

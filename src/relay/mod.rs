@@ -82,7 +82,7 @@ impl Relay {
     #[must_use]
     pub fn wants_read(&self, side: Side) -> bool {
         let leg = &self.legs[side];
-        if leg.finish == Finish::Done {
+        if matches!(leg.finish, Finish::Drop | Finish::Reset | Finish::Done) {
             return false;
         }
         match leg.input {
