@@ -276,7 +276,7 @@ impl Relay {
             (Output::Sent { .. }, Input::Ended | Input::Closed { eof: true }) => Finish::Drop,
             (Output::Sent { .. }, Input::Closed { eof: false } | Input::Deaf) => match leg.role {
                 // The server ends TCP first (RFC 6455 section 7.1.1).
-                Role::Server => Finish::ShutDown,
+                Role::Server => Finish::ShutDown { until },
                 Role::Client => Finish::Linger { until },
             },
             (Output::Sent { .. }, Input::Open) => Finish::Open,
@@ -295,7 +295,7 @@ impl Relay {
         let leg = &self.legs[side];
         match leg.finish {
             Finish::Open | Finish::Done => Wish::Keep,
-            Finish::ShutDown => Wish::ShutDown,
+            Finish::ShutDown { .. } => Wish::ShutDown,
             Finish::Linger { .. } => match leg.input {
                 Input::Ended | Input::Closed { eof: true } => Wish::Drop,
                 Input::Open | Input::Closed { eof: false } | Input::Deaf => Wish::Keep,
@@ -319,15 +319,19 @@ impl Relay {
         let leg = &self.legs[side];
         let close = self.config.timeouts.close;
         match (leg.finish, leg.output) {
-            (Finish::Linger { until }, _) => Some(until),
+            (Finish::ShutDown { until } | Finish::Linger { until }, _) => Some(until),
             (Finish::Open, Output::Due { by, .. }) => Some(by),
             (Finish::Open, Output::Sent { at, .. }) => Some(at + close),
             (Finish::Open, Output::Queued { since, .. }) if leg.reset_after_close => Some(since),
             // `timeouts.stall` judges while the close frame waits; without one, it gets as long as an answer.
             (Finish::Open, Output::Queued { since, .. }) if self.config.timeouts.stall.is_none() => Some(since + close),
+            // Nothing waits here, but the transport holds it back itself (TLS).
+            (Finish::Open, Output::Queued { since, .. }) if leg.outbox.is_empty() => {
+                self.config.timeouts.stall.map(|stall| since + stall)
+            }
             (Finish::Open, Output::Gone) => self.ending.map(|ending| ending.at + close),
             (
-                Finish::Open | Finish::ShutDown | Finish::Drop | Finish::Reset | Finish::Done,
+                Finish::Open | Finish::Drop | Finish::Reset | Finish::Done,
                 Output::Open
                 | Output::Due { .. }
                 | Output::Queued { .. }

@@ -247,6 +247,9 @@ impl Relay {
         leg.outbox.take(count);
         leg.receiver.moved(count);
         if leg.outbox.is_empty() {
+            if let Output::Queued { since, .. } = &mut leg.output {
+                *since = now;
+            }
             leg.receiver.rest(now);
             self.pause(side.other(), false, now);
         }
