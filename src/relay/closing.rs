@@ -119,7 +119,10 @@ impl Relay {
             Tell::Close(frame) => self.say(side, frame, now + close, now),
             // A violation always brings its frame; without one there is nothing to say.
             Tell::Reset | Tell::Violation => self.abandon(side, Output::Cut, now),
-            Tell::CloseIfRoom(frame) if self.legs[side].outbox.is_empty() => self.say(side, frame, now + close, now),
+            Tell::CloseIfRoom(frame) if self.legs[side].outbox.is_empty() => {
+                self.legs[side].reset_after_close = true;
+                self.say(side, frame, now + close, now);
+            }
             Tell::CloseIfRoom(_) => self.abandon(side, Output::Cut, now),
             Tell::CloseAndReset(frame) => {
                 self.legs[side].reset_after_close = true;
