@@ -103,10 +103,12 @@ impl Heartbeat {
         now: Instant,
         sample: impl FnOnce() -> Option<PathSample>,
     ) -> Result<(), Silent> {
-        let Some(timeout) = config.ping_timeout else { return Ok(()) };
-        if now < since + timeout {
-            // Only the patience with an application's ping is over.
+        if self.app_ping.is_some_and(|asked| now >= asked + Self::patience(config)) {
+            // The patience with an application's ping is over.
             self.app_ping = None;
+        }
+        let (Some(timeout), Some(due)) = (config.ping_timeout, self.judged_at(config, since)) else { return Ok(()) };
+        if now < due {
             return Ok(());
         }
         if self.heard + timeout > now {
