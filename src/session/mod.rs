@@ -1,4 +1,5 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
+pub mod pause;
 pub mod registry;
 pub mod verdict;
 use crate::{handshake::admission::Permit, route::RouteConfig, transport::Stream, upstream::Lease};
