@@ -1,5 +1,6 @@
 //! Pulsegate: a WebSocket gateway that relays frames and adds its own heartbeat on both legs.
 pub mod config;
+pub mod descriptors;
 pub mod handshake;
 pub mod listener;
 pub mod protocol;
