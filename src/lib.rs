@@ -3,6 +3,7 @@ pub mod config;
 pub mod descriptors;
 pub mod handshake;
 pub mod listener;
+pub mod log;
 pub mod protocol;
 pub mod relay;
 pub mod route;
