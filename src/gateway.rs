@@ -131,7 +131,7 @@ impl Gateway {
             let (ready, fall) = (ready.clone(), Fall(gateway.control.clone()));
             let body = move || {
                 let _fall = fall;
-                worker::run(setup, &ready)
+                worker::run(setup, ready)
             };
             gateway.workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body)?);
         }

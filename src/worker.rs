@@ -49,7 +49,7 @@ pub(crate) struct Setup {
 }
 
 /// The body of a worker's thread: serves until a drain is over. `ready` hears once whether the worker could start.
-pub(crate) fn run(setup: Setup, ready: &SyncSender<io::Result<()>>) -> Drained {
+pub(crate) fn run(setup: Setup, ready: SyncSender<io::Result<()>>) -> Drained {
     // The gateway that listens to `ready` waits for every worker, so a send cannot fail; if it did, we serve anyway.
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
@@ -59,6 +59,8 @@ pub(crate) fn run(setup: Setup, ready: &SyncSender<io::Result<()>>) -> Drained {
         }
     };
     let _ = ready.send(Ok(()));
+    // The gateway listens until every worker has let go of it.
+    drop(ready);
     runtime.block_on(Box::pin(live(setup)))
 }
 
