@@ -1,10 +1,11 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
 use crate::{
-    config::Config,
+    config::{Ceilings, Config},
     descriptors,
     handshake::{
         Edge,
         admission::{Admission, MemoryLimit},
+        refusals::Refusals,
     },
     listener::{
         ListenAddress, ListenerConfig,
@@ -12,9 +13,10 @@ use crate::{
         tls::{TlsError, tls_config},
     },
     log::verdict::VerdictLog,
+    protocol::heartbeat::HeartbeatEvent,
     relay::Side,
     route::{Route, RouteConfig, Router},
-    session::{Facts, HeartbeatEvent, verdict::Verdict},
+    session::{Facts, verdict::Verdict},
     shutdown::{Control, DrainPlan, Drained, Share},
     upstream::{Upstream, UpstreamTlsError},
     worker,
@@ -24,6 +26,7 @@ use std::{
     collections::BTreeMap,
     io,
     num::NonZeroUsize,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +34,7 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
+use tokio::sync::Semaphore;
 
 /// Bytes in the outboxes of one worker's sessions. Each worker has its own, so that none waits for another's cache line.
 pub(crate) type Outboxes = Arc<AtomicU64>;
@@ -102,8 +106,9 @@ impl Gateway {
         let tls = config.listeners.iter().map(server_config).collect::<Result<Vec<_>, _>>()?;
         let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
         let memory = config.gateway.memory_limit.map(|limit| memory_limit(limit, outboxes.clone()));
-        let admission = Admission::new(max_sessions(&config, workers), memory);
+        let admission = Admission::new(max_sessions(&config), memory);
         let verdicts = Arc::new(VerdictLog::new(config.log.sessions));
+        let refusals = Refusals::new();
         let plan = DrainPlan::of(&config);
 
         let mut bound = bind(&config.listeners, workers)?;
@@ -116,12 +121,8 @@ impl Gateway {
             let setup = worker::Setup {
                 share: share(index, workers),
                 listeners: sockets.collect(),
-                edge: Edge {
-                    router: Arc::clone(&router),
-                    admission: Arc::clone(&admission),
-                    trusted_proxies: config.gateway.trusted_proxies.clone(),
-                    defaults: config.defaults.clone(),
-                },
+                edge: edge_of(&config, &router, &admission, &refusals),
+                admission: Arc::clone(&admission),
                 outboxes,
                 verdicts: Arc::clone(&verdicts),
                 observer: observer.clone(),
@@ -219,21 +220,30 @@ fn share(worker: usize, workers: usize) -> Share {
     Share { worker: narrow(worker), workers: narrow(workers) }
 }
 
-fn max_sessions(config: &Config, workers: usize) -> usize {
-    let limit = descriptors::limit();
-    let fit = descriptors::sessions(limit, workers, config.listeners.len());
-    match config.gateway.max_sessions {
-        None => fit,
-        Some(wanted) => {
-            if wanted > fit {
-                tracing::warn!(
-                    "gateway.max_sessions = {wanted}, but the descriptor limit of {limit} has room for about {fit}: raise \
-                     it (ulimit -n, LimitNOFILE=)"
-                );
-            }
-            wanted
-        }
+fn max_sessions(config: &Config) -> usize {
+    let ceilings = Ceilings::new(descriptors::limit());
+    let (wanted, fit) = (ceilings.max_sessions(&config.gateway), ceilings.sessions());
+    if wanted > fit {
+        tracing::warn!(
+            "gateway.max_sessions = {wanted}, but the descriptor limit of {} has room for {fit}: raise it (ulimit -n, \
+             LimitNOFILE=)",
+            ceilings.descriptors
+        );
     }
+    wanted
+}
+
+/// Makes a worker's edge, on its thread, from what all workers share.
+fn edge_of(
+    config: &Config,
+    router: &Arc<Router>,
+    admission: &Arc<Admission>,
+    refusals: &Arc<Refusals>,
+) -> Box<dyn FnOnce() -> Rc<Edge> + Send> {
+    let (defaults, trusted) = (config.defaults.clone(), config.gateway.trusted_proxies.clone());
+    let (router, admission, refusals) = (Arc::clone(router), Arc::clone(admission), Arc::clone(refusals));
+    let dials = Arc::new(Semaphore::new(worker::DIALS));
+    Box::new(move || Edge::new(defaults, trusted, router, admission, refusals, dials))
 }
 
 fn memory_limit(limit: u64, outboxes: Vec<Outboxes>) -> MemoryLimit {

@@ -3,11 +3,10 @@ pub mod tasks;
 
 use crate::{
     gateway::{Observer, Outboxes},
-    handshake::{self, Edge},
+    handshake::{self, Edge, admission::Admission},
     listener::{
         accept::{Connection, accept},
         bind::ListenSocket,
-        tls,
     },
     log::verdict::VerdictLog,
     session::{
@@ -15,11 +14,10 @@ use crate::{
         pause::{PauseWatch, TICK},
     },
     shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
-    transport::Stream,
 };
 use rustls::ServerConfig;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
@@ -35,12 +33,15 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections that may be in their opening handshake at a time, on one worker.
 const HANDSHAKES: usize = 1024;
+/// Those of them that may wait for a backend; the rest is kept for refusals.
+pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
 
 /// What a worker is made of; built by the gateway, moved to the worker's thread.
 pub(crate) struct Setup {
     pub(crate) share: Share,
     pub(crate) listeners: Vec<(ListenSocket, Option<Arc<ServerConfig>>)>,
-    pub(crate) edge: Edge,
+    pub(crate) edge: Box<dyn FnOnce() -> Rc<Edge> + Send>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) outboxes: Outboxes,
     pub(crate) verdicts: Arc<VerdictLog>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -65,8 +66,8 @@ pub(crate) fn run(setup: Setup, ready: SyncSender<io::Result<()>>) -> Drained {
 }
 
 async fn live(setup: Setup) -> Drained {
-    let Setup { share, listeners, edge, outboxes, verdicts, observer, plan, mut phase } = setup;
-    let worker = Rc::new(Worker::new(edge, outboxes, verdicts, observer));
+    let Setup { share, listeners, edge, admission, outboxes, verdicts, observer, plan, mut phase } = setup;
+    let worker = Rc::new(Worker::new(edge(), outboxes, verdicts, observer));
     let (stop, stopped) = watch::channel(false);
     for (socket, tls) in listeners {
         worker.listen(socket, tls, stopped.clone());
@@ -74,7 +75,7 @@ async fn live(setup: Setup) -> Drained {
     let watchdog = tokio::task::spawn_local(watch_for_pauses(Rc::clone(&worker.pause)));
 
     let since = until_closing(&mut phase, &plan).await;
-    worker.edge.admission.drain();
+    admission.drain();
     stop.send_replace(true);
     worker.acceptors.finished().await;
     let undecided = || worker.undecided.get().min(worker.sessions.running());
@@ -103,7 +104,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(edge: Edge, outboxes: Outboxes, verdicts: Arc<VerdictLog>, observer: Option<Arc<dyn Observer>>) -> Self {
+    fn new(edge: Rc<Edge>, outboxes: Outboxes, verdicts: Arc<VerdictLog>, observer: Option<Arc<dyn Observer>>) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let undecided = Rc::new(Cell::new(0_usize));
         let (counted, watching) = (Rc::clone(&undecided), observer.clone());
@@ -114,6 +115,7 @@ impl Worker {
                 Rc::new(move |session, side, event| observer.heartbeat(session, side, event))
             }),
             outboxes,
+            scratch: RefCell::default(),
             report: Box::new(move |verdict| {
                 counted.set(counted.get().saturating_sub(1));
                 verdicts.write(&verdict, Instant::now());
@@ -123,7 +125,7 @@ impl Worker {
             }),
         };
         Self {
-            edge: Rc::new(edge),
+            edge,
             context: Rc::new(context),
             pause,
             observer,
@@ -157,19 +159,7 @@ impl Worker {
     fn greet(self: &Rc<Self>, connection: Connection, acceptor: Option<TlsAcceptor>) {
         let worker = Rc::clone(self);
         let greeting = async move {
-            let Connection { socket, peer, slot } = connection;
-            let stream = match acceptor {
-                None => Stream::Plain(socket),
-                Some(acceptor) => match tls::handshake(&acceptor, socket, worker.edge.defaults.handshake).await {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        tracing::debug!(?peer, %error, "TLS handshake failed");
-                        return;
-                    }
-                },
-            };
-            let opening = handshake::serve(stream, peer, &worker.edge).await;
-            drop(slot);
+            let opening = handshake::receive(connection, acceptor.as_ref(), &worker.edge).await;
             if let Some(opening) = opening {
                 worker.begin(opening);
             }

@@ -5,10 +5,7 @@ use super::{
     run::load,
 };
 use pulsegate::{
-    config::{
-        Config,
-        report::{Ceilings, report},
-    },
+    config::{Ceilings, Config, report},
     descriptors,
     upstream::{Upstream, probe},
 };
@@ -23,11 +20,8 @@ pub(crate) fn check(arguments: &CheckArguments) -> Exit {
             "cannot raise the descriptor limit: {error}; the ceilings below are for the limit as it is"
         ));
     }
-    let report = report(&config, &Ceilings { descriptors: descriptors::limit() }, SystemTime::now());
-    say(report.text);
-    for warning in &report.warnings {
-        say(format_args!("warning: {warning}"));
-    }
+    let report = report(&config, &Ceilings::new(descriptors::limit()), SystemTime::now());
+    say(report);
     if !arguments.connect {
         return Exit::Done;
     }

@@ -8,8 +8,9 @@ use pulsegate::{
     config::{self, LogConfig, LogFormat, LogSessions},
     gateway::Observer,
     log::verdict::hint,
+    protocol::heartbeat::HeartbeatEvent,
     relay::Side,
-    session::{Facts, HeartbeatEvent, verdict::Verdict},
+    session::{Facts, verdict::Verdict},
 };
 use std::{fmt::Display, path::Path, sync::Arc, time::Duration};
 
@@ -43,13 +44,15 @@ impl Observer for Printer {
 
     fn heartbeat(&self, session: &str, side: Side, event: HeartbeatEvent) {
         match event {
-            HeartbeatEvent::PingSent { bytes } => {
-                print(session, side.label(), format_args!("ping sent ({bytes} bytes)"));
-            }
-            HeartbeatEvent::Pong { round_trip } => {
+            HeartbeatEvent::Sent => print(session, side.label(), "ping sent"),
+            HeartbeatEvent::Answered { round_trip } => {
                 print(session, side.label(), format_args!("pong after {}", readable(round_trip)));
             }
-            HeartbeatEvent::Unanswered => print(session, side.label(), "ping not answered in time"),
+            HeartbeatEvent::Unproven => print(
+                session,
+                side.label(),
+                "no pong, but its TCP took the ping: kept alive, and never called dead for its silence",
+            ),
         }
     }
 

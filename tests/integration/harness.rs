@@ -4,8 +4,9 @@ use pulsegate::{
     config::{self, Config},
     gateway::{Ended, Gateway, Observer},
     listener::ListenAddress,
+    protocol::heartbeat::HeartbeatEvent,
     relay::Side,
-    session::{Facts, HeartbeatEvent, verdict::Verdict},
+    session::{Facts, verdict::Verdict},
     shutdown::Control,
 };
 use std::{
