@@ -1,0 +1,5 @@
+//! Whole gateways on real sockets: few, and about wiring.
+#![allow(clippy::unwrap_used)]
+mod drain;
+mod harness;
+mod start;
