@@ -258,6 +258,20 @@ fn asking_in_vain_comes_to_an_end() {
 }
 
 #[test]
+fn a_bug_is_one_500() {
+    local(async {
+        let gone = SocketAddr::from(([127, 0, 0, 1], 9));
+        let mut gate = gate(gone, |_| {});
+        let memory = admission::MemoryLimit { limit: 8, held: Box::new(|| panic!("on purpose")) };
+        gate.admission = Admission::new(9, Some(memory));
+        let mut edge = Rc::try_unwrap(gate.edge).ok().unwrap();
+        edge.admission = Arc::clone(&gate.admission);
+        gate.edge = Rc::new(edge);
+        assert!(gate.answer(REQUEST).await.starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
+    });
+}
+
+#[test]
 fn tls_that_fails_is_no_session() {
     local(async {
         let folder = tempfile::tempdir().unwrap();
