@@ -34,37 +34,33 @@ const SMALLEST_BUFFER: usize = 8192;
 /// Backends that one handshake may wait for in vain before it is given up.
 const TRIES: u32 = 3;
 
-/// Handshakes of one worker that may wait for a backend at a time. Fewer than the slots that a listener accepts into, so that
-/// others are answered while backends hang.
-const DIALS: usize = 512;
-
-/// What the opening handshakes of one worker need to know. Made before the worker's thread, and moved there.
+/// What opening handshakes need to know; one per worker, made from parts that all workers share.
 pub struct Edge {
-    pub router: Arc<Router>,
-    pub admission: Arc<Admission>,
-    pub trusted_proxies: Vec<IpNet>,
-    /// What applies before a route is known.
-    pub defaults: RouteOptions,
-    /// One for all workers, so that what repeats on any of them is told once.
-    pub refusals: Arc<Refusals>,
+    defaults: RouteOptions,
+    trusted_proxies: Vec<IpNet>,
+    router: Arc<Router>,
+    admission: Arc<Admission>,
+    refusals: Arc<Refusals>,
     dials: Arc<Semaphore>,
     patience: Duration,
 }
 
 impl Edge {
+    /// `defaults` apply before a route is known. `dials` has a place for each handshake that may wait for a backend; give it
+    /// fewer than there are slots to accept into, so that refusals are answered while backends hang.
     #[must_use]
     pub fn new(
+        defaults: RouteOptions,
+        trusted_proxies: Vec<IpNet>,
         router: Arc<Router>,
         admission: Arc<Admission>,
-        trusted_proxies: Vec<IpNet>,
-        defaults: RouteOptions,
         refusals: Arc<Refusals>,
-    ) -> Self {
+        dials: Arc<Semaphore>,
+    ) -> Rc<Self> {
         let once = |options: &RouteOptions| options.connect + options.handshake;
         let longest = router.matching_order().map(|route| once(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
-        let dials = Arc::new(Semaphore::new(DIALS));
-        Self { router, admission, trusted_proxies, defaults, refusals, dials, patience }
+        Rc::new(Self { defaults, trusted_proxies, router, admission, refusals, dials, patience })
     }
 }
 

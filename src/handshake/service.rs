@@ -189,7 +189,7 @@ impl Visit {
 /// 3. the errors of the layers below become answers here, where the trace still sees their status;
 /// 4. the timeout stands outside of all that can wait: it bounds even a dial that fails over for ever;
 /// 5. load-shed stands outside the limit, so that a handshake that would wait for a place is a 503 at once;
-/// 6. the concurrency limit, one for the whole worker, stands right before the work that it bounds: the dials.
+/// 6. the concurrency limit, one for all connections, stands right before the work that it bounds: the dials.
 ///
 /// None of them reaches into a session: they end with the 101, and a session's limits are its `Permit`.
 pub(super) fn stack(

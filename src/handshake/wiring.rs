@@ -102,9 +102,8 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
-    let mut edge = Edge::new(router, Arc::clone(&admission), Vec::new(), defaults, Refusals::new());
-    edge.dials = Arc::new(dials);
-    Gate { edge: Rc::new(edge), admission }
+    let edge = Edge::new(defaults, Vec::new(), router, Arc::clone(&admission), Refusals::new(), Arc::new(dials));
+    Gate { edge, admission }
 }
 
 impl Gate {
