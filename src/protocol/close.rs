@@ -1,4 +1,8 @@
 //! Close codes and close frames (RFC 6455 sections 5.5.1 and 7.4).
+use super::violation::Violation;
+
+/// What a close frame without a code is recorded as (RFC 6455 section 7.1.5); never on the wire.
+pub const NO_CODE: u16 = 1005;
 
 /// A code that may stand in a close frame: 1000–1003, 1007–1014, 3000–4999.
 ///
@@ -30,5 +34,75 @@ impl CloseCode {
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
+    }
+}
+
+/// A close frame of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseFrame {
+    /// `None`: without a code.
+    pub code: Option<CloseCode>,
+    /// At most 123 bytes of UTF-8.
+    pub reason: &'static str,
+}
+
+impl CloseFrame {
+    /// Code and reason as a payload; a reason needs a code.
+    #[must_use]
+    pub fn payload(&self) -> ([u8; 125], usize) {
+        let mut payload = [0; 125];
+        let Some(code) = self.code else { return (payload, 0) };
+        let reason = &self.reason.as_bytes()[..self.reason.len().min(123)];
+        payload[..2].copy_from_slice(&code.get().to_be_bytes());
+        payload[2..2 + reason.len()].copy_from_slice(reason);
+        (payload, 2 + reason.len())
+    }
+
+    /// The number this frame is recorded as.
+    #[must_use]
+    pub fn recorded(&self) -> u16 {
+        self.code.map_or(NO_CODE, CloseCode::get)
+    }
+}
+
+/// The code in the (unmasked) payload of a close frame; `None` if it has none.
+///
+/// # Errors
+/// A payload of one byte, a code that must not be sent, or a reason that is not UTF-8 (section 5.5.1).
+pub fn parse(payload: &[u8]) -> Result<Option<CloseCode>, Violation> {
+    let [high, low, reason @ ..] = payload else {
+        return if payload.is_empty() { Ok(None) } else { Err(Violation::ClosePayload) };
+    };
+    let code = CloseCode::new(u16::from_be_bytes([*high, *low])).ok_or(Violation::CloseCode)?;
+    std::str::from_utf8(reason).map_err(|_| Violation::CloseReason)?;
+    Ok(Some(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_may_be_sent() {
+        let valid = |code| CloseCode::new(code).is_some();
+        assert!([1000, 1001, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 4999].into_iter().all(valid));
+        assert!(![0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX].into_iter().any(valid));
+    }
+
+    #[test]
+    fn payloads() {
+        assert_eq!(parse(b""), Ok(None));
+        assert_eq!(parse(b"\x03"), Err(Violation::ClosePayload));
+        assert_eq!(parse(b"\x03\xe8bye"), Ok(Some(CloseCode::NORMAL)));
+        assert_eq!(parse(b"\x03\xed"), Err(Violation::CloseCode));
+        assert_eq!(parse(b"\x03\xe8\xff"), Err(Violation::CloseReason));
+    }
+
+    #[test]
+    fn own_frames_read_back() {
+        let frame = CloseFrame { code: Some(CloseCode::GOING_AWAY), reason: "bye" };
+        let (payload, length) = frame.payload();
+        assert_eq!(&payload[..length], b"\x03\xe9bye");
+        assert_eq!(CloseFrame { code: None, reason: "" }.payload().1, 0);
     }
 }

@@ -1,5 +1,12 @@
 //! Our own ping schedule and deadline on one leg (RFC 6455 sections 5.5.2 and 5.5.3).
-use std::time::Duration;
+//!
+//! A ping is *due* (it waits for a frame border, for room, or for the answer to an application's ping), then
+//! *queued* in the outgoing stream, then *sent*: its last byte was taken by the transport, and the deadline runs.
+
+mod judge;
+
+pub use judge::{Answers, PathSample, Silent};
+use std::time::{Duration, Instant};
 
 /// How a leg is kept alive and how its silence is judged. `None` is `"off"`.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,3 +39,287 @@ pub enum Liveness {
     /// Only a pong to that ping or a later one.
     Pong,
 }
+
+/// Something worth telling: to a log, a histogram, a person who watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatEvent {
+    /// A ping (or an unsolicited pong) of ours left.
+    Sent,
+    /// Our newest ping was answered.
+    Answered { round_trip: Duration },
+    /// The peer's TCP took our ping, but it never answered one: it is kept, unproven.
+    Unproven,
+}
+
+/// The numbers nobody may guess or synchronise with; drawn by the caller, per leg.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    /// Marks our pings, so that only their pongs are swallowed.
+    pub secret: u64,
+    /// Moves pings about.
+    pub jitter: u64,
+}
+
+/// The bytes of a ping's payload: the secret and a counter.
+pub const PING_PAYLOAD: usize = 12;
+
+/// The heartbeat of one leg.
+#[derive(Debug)]
+pub struct Heartbeat {
+    secret: u64,
+    jitter: u64,
+    counter: u32,
+    beat: Beat,
+    /// When the last byte arrived.
+    heard: Instant,
+    /// When the newest ping left, while unanswered.
+    asked: Option<Instant>,
+    /// Since when an application's ping that crossed to this leg is unanswered.
+    app_ping: Option<Instant>,
+    /// Since when this leg is not read, because the other one does not take what comes.
+    unread: Option<Instant>,
+    /// The leg was found silent; it is read once more before that is said.
+    last_look: bool,
+    event: Option<HeartbeatEvent>,
+    sent: u32,
+    answered: u32,
+    round_trip: Option<Duration>,
+}
+
+/// Where the present ping is. At most one is under way.
+#[derive(Clone, Copy, Debug)]
+enum Beat {
+    Off,
+    Idle { next: Instant },
+    Due { since: Instant, mark: Option<judge::Mark> },
+    Queued { since: Instant, end: u64, mark: Option<judge::Mark> },
+    Sent { left: Instant, deadline: Instant, mark: Option<judge::Mark> },
+}
+
+impl Heartbeat {
+    /// A heartbeat whose first ping comes at a random phase of the interval, so that sessions opened together
+    /// do not ping together.
+    #[must_use]
+    pub fn new(config: &HeartbeatConfig, seed: Seed, now: Instant) -> Self {
+        let mut heartbeat = Self {
+            secret: seed.secret,
+            jitter: seed.jitter,
+            counter: 0,
+            beat: Beat::Off,
+            heard: now,
+            asked: None,
+            app_ping: None,
+            unread: None,
+            last_look: false,
+            event: None,
+            sent: 0,
+            answered: 0,
+            round_trip: None,
+        };
+        if let Some(interval) = config.ping_interval {
+            let phase = heartbeat.random();
+            heartbeat.beat = Beat::Idle { next: now + interval.mul_f64(phase) };
+        }
+        heartbeat
+    }
+
+    /// Pings (or unsolicited pongs) that left.
+    #[must_use]
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Pongs to our pings, late ones too.
+    #[must_use]
+    pub fn answered(&self) -> u32 {
+        self.answered
+    }
+
+    /// The latest round-trip time.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// When the last byte arrived.
+    #[must_use]
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// A ping left and nothing answered it yet: when it left.
+    #[must_use]
+    pub fn asked(&self) -> Option<Instant> {
+        self.asked
+    }
+
+    /// What happened since the last call.
+    pub fn take_event(&mut self) -> Option<HeartbeatEvent> {
+        self.event.take()
+    }
+
+    /// Bytes arrived. They settle a ping that has left, unless only pongs count.
+    #[inline]
+    pub fn on_bytes(&mut self, config: &HeartbeatConfig, now: Instant) {
+        self.heard = now;
+        self.last_look = false;
+        if matches!(self.beat, Beat::Sent { .. }) && config.liveness == Liveness::Traffic {
+            self.settle(config, now);
+        }
+    }
+
+    /// A pong arrived: whether it answers one of our pings (and so must not cross to the other leg).
+    pub fn on_pong(&mut self, config: &HeartbeatConfig, payload: &[u8], now: Instant) -> bool {
+        let Some(number) = self.recognise(payload) else {
+            if self.app_ping.take().is_some() && matches!(self.beat, Beat::Due { .. } | Beat::Sent { .. }) {
+                self.settle(config, now);
+            }
+            return false;
+        };
+        self.answered = self.answered.saturating_add(1);
+        if number == self.counter {
+            if let Some(left) = self.asked.take() {
+                let round_trip = now.saturating_duration_since(left);
+                self.round_trip = Some(round_trip);
+                self.event = Some(HeartbeatEvent::Answered { round_trip });
+            }
+            if matches!(self.beat, Beat::Sent { .. }) {
+                self.settle(config, now);
+            }
+        }
+        true
+    }
+
+    /// A ping of the application at the other end crosses to this leg.
+    pub fn on_app_ping(&mut self, now: Instant) {
+        self.app_ping.get_or_insert(now);
+    }
+
+    /// Whether a ping should go out at the next frame border.
+    #[must_use]
+    pub fn due(&self, config: &HeartbeatConfig, now: Instant) -> bool {
+        matches!(self.beat, Beat::Due { .. }) && self.app_ping.is_none_or(|since| now >= since + Self::patience(config))
+    }
+
+    /// The payload of the ping that is due; `end` is the stream position behind its frame.
+    pub fn queue(&mut self, end: impl FnOnce(usize) -> u64) -> [u8; PING_PAYLOAD] {
+        self.counter = self.counter.wrapping_add(1);
+        self.app_ping = None;
+        self.asked = None;
+        if let Beat::Due { since, mark } = self.beat {
+            self.beat = Beat::Queued { since, end: end(PING_PAYLOAD), mark };
+        }
+        let mut payload = [0; PING_PAYLOAD];
+        payload[..8].copy_from_slice(&self.secret.to_be_bytes());
+        payload[8..].copy_from_slice(&self.counter.to_be_bytes());
+        payload
+    }
+
+    /// Whether `on_taken` waits for the transport to take a ping.
+    #[inline]
+    #[must_use]
+    pub fn waits_for_transport(&self) -> bool {
+        matches!(self.beat, Beat::Queued { .. })
+    }
+
+    /// The transport took the outgoing stream up to `taken`.
+    pub fn on_taken(
+        &mut self,
+        config: &HeartbeatConfig,
+        taken: u64,
+        now: Instant,
+        sample: impl FnOnce() -> Option<PathSample>,
+    ) {
+        let Beat::Queued { end, .. } = self.beat else { return };
+        if taken < end {
+            return;
+        }
+        self.sent = self.sent.saturating_add(1);
+        self.event = Some(HeartbeatEvent::Sent);
+        match (config.kind, config.ping_timeout) {
+            (HeartbeatKind::Pong, _) => self.settle(config, now),
+            (HeartbeatKind::Ping, None) => {
+                self.asked = Some(now);
+                self.settle(config, now);
+            }
+            (HeartbeatKind::Ping, Some(timeout)) => {
+                self.asked = Some(now);
+                // The deadline stands still while the leg is not read.
+                self.unread = self.unread.map(|_| now);
+                self.beat = Beat::Sent { left: now, deadline: now + timeout, mark: sample().map(judge::Mark::new) };
+            }
+        }
+    }
+
+    /// The leg is read, or no longer: what is not read cannot be called silent.
+    #[inline]
+    pub fn reading(&mut self, reading: bool, now: Instant) {
+        match (reading, self.unread) {
+            (true, None) | (false, Some(_)) => {}
+            (false, None) => self.unread = Some(now),
+            (true, Some(since)) => {
+                self.unread = None;
+                let paused = now.saturating_duration_since(since);
+                match &mut self.beat {
+                    Beat::Sent { deadline, .. } => *deadline += paused,
+                    Beat::Due { since, .. } | Beat::Queued { since, .. } => *since += paused,
+                    Beat::Off | Beat::Idle { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// The gateway itself was paused: whatever was asked before is asked anew.
+    pub fn resume(&mut self, now: Instant) {
+        self.last_look = false;
+        self.unread = self.unread.map(|_| now);
+        self.app_ping = None;
+        match self.beat {
+            Beat::Off | Beat::Idle { .. } => {}
+            Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, mark: None },
+            Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, mark: None },
+        }
+    }
+
+    /// A closing leg knows no ping.
+    pub fn stop(&mut self) {
+        self.beat = Beat::Off;
+    }
+
+    fn settle(&mut self, config: &HeartbeatConfig, now: Instant) {
+        self.last_look = false;
+        self.beat = match config.ping_interval {
+            Some(interval) => Beat::Idle { next: now + interval.mul_f64(self.spread(config.jitter)) },
+            None => Beat::Off,
+        };
+    }
+
+    /// How long an application's ping may hold ours back.
+    fn patience(config: &HeartbeatConfig) -> Duration {
+        config.ping_timeout.or(config.ping_interval).unwrap_or_default()
+    }
+
+    /// The number of the ping of ours that this payload answers.
+    fn recognise(&self, payload: &[u8]) -> Option<u32> {
+        let (secret, number) = payload.split_first_chunk::<8>()?;
+        let number = u32::from_be_bytes(number.try_into().ok()?);
+        (u64::from_be_bytes(*secret) == self.secret && number.wrapping_sub(1) < self.counter).then_some(number)
+    }
+
+    /// A factor from `1 - jitter` to `1 + jitter`.
+    fn spread(&mut self, jitter: f64) -> f64 {
+        1.0 + jitter * (2.0 * self.random() - 1.0)
+    }
+
+    /// A number from 0 to 1 that nobody needs to find unguessable (splitmix64).
+    fn random(&mut self) -> f64 {
+        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.jitter;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests;

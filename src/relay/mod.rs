@@ -1,110 +1,371 @@
 //! Two legs and the rules between them: what crosses, what ends a session, which codes are said. Sans-IO.
+//!
+//! The shell that drives a relay answers level-triggered questions, in any order, until `is_done`:
+//! `wants_read`, `take_control`, `outbox`, `waits_for_transport`, `wish`, `poll_timeout`.
+
+mod closing;
 pub mod end_reason;
-use crate::protocol::heartbeat::HeartbeatConfig;
-pub use end_reason::{CloseCodes, EndReason, Farewell};
-use std::time::Duration;
+pub mod settings;
+pub mod side;
 
-/// A place: towards the client (downstream) or towards the backends (upstream).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    Downstream,
-    Upstream,
+pub use closing::{Loss, Outcome, Wish};
+pub use end_reason::{Blame, CloseCodes, EndReason, Farewell};
+pub use settings::{MessageLimits, Pings, RelayConfig, RelayTimeouts, Utf8};
+pub use side::{PerSide, Side};
+
+use crate::protocol::{
+    Role, close,
+    frame::{ControlFrame, Opcode},
+    heartbeat::{Answers, HeartbeatEvent, PathSample, Seed},
+    leg::{Finish, Input, Leg, Output},
+    outbox::Outbox,
+    pace::Pace,
+    scanner::{Control, Rules, Stop},
+    violation::Violation,
+};
+use closing::Ending;
+use std::{ops::Range, sync::Arc, time::Instant};
+
+/// What a chunk comes to, as far as it was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes of the chunk that are dealt with.
+    pub used: usize,
+    /// The part of them that goes to the other leg, before anything else does.
+    pub pass: Range<usize>,
 }
 
-impl Side {
-    pub const BOTH: [Self; 2] = [Self::Downstream, Self::Upstream];
+/// Two legs and the rules between them.
+#[derive(Debug)]
+pub struct Relay {
+    config: Arc<RelayConfig>,
+    legs: PerSide<Leg>,
+    ending: Option<Ending>,
+    /// When the session grows too old.
+    age_limit: Option<Instant>,
+    /// When a data frame last passed; kept up only where `timeouts.idle` is set.
+    last_data: Instant,
+}
 
-    /// The opposite place.
+impl Relay {
+    /// A relay whose two opening handshakes are done. `deflate`: permessage-deflate was agreed end to end.
     #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Downstream => Self::Upstream,
-            Self::Upstream => Self::Downstream,
-        }
+    pub fn new(config: Arc<RelayConfig>, deflate: bool, seeds: PerSide<Seed>, now: Instant) -> Self {
+        let leg = |side: Side, role: Role| {
+            let limits = config.limits[side];
+            let rules = Rules {
+                role,
+                deflate,
+                utf8: config.utf8 == Utf8::Check,
+                frame_limit: limits.frame.unwrap_or(u64::MAX),
+                message_limit: limits.message.unwrap_or(u64::MAX),
+            };
+            Leg::new(rules, &config.heartbeat[side], seeds[side], now)
+        };
+        let legs =
+            PerSide { downstream: leg(Side::Downstream, Role::Server), upstream: leg(Side::Upstream, Role::Client) };
+        // Up to a tenth earlier, so that sessions opened together do not come back together.
+        let shortening = (seeds.downstream.jitter >> 11) as f64 / (1u64 << 53) as f64 / 10.0;
+        let age_limit = config.timeouts.max_age.map(|age| now + age.mul_f64(1.0 - shortening));
+        Self { config, legs, ending: None, age_limit, last_data: now }
     }
 
-    /// The word used in configuration, logs, metrics and the API.
+    /// One leg's counts, for verdicts and metrics.
     #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Downstream => "client",
-            Self::Upstream => "upstream",
+    pub fn leg(&self, side: Side) -> &Leg {
+        &self.legs[side]
+    }
+
+    /// Whether this leg should be read. What may not cross because the other leg does not take it is not read,
+    /// so TCP carries the backpressure to its sender.
+    #[inline]
+    #[must_use]
+    pub fn wants_read(&self, side: Side) -> bool {
+        let leg = &self.legs[side];
+        if matches!(leg.finish, Finish::Drop | Finish::Reset | Finish::Done) {
+            return false;
         }
+        match leg.input {
+            Input::Open => {
+                let other = &self.legs[side.other()];
+                !other.accepts_data() || other.outbox.is_empty()
+            }
+            Input::Closed { eof } => !eof,
+            Input::Deaf => true,
+            Input::Ended => false,
+        }
+    }
+
+    /// How many bytes are held back from the last chunk of this leg.
+    #[inline]
+    #[must_use]
+    pub fn held(&self, side: Side) -> usize {
+        self.legs[side].scanner.held().len()
+    }
+
+    /// Copies the bytes held back to the start of `chunk`, which must go on with what arrived after them.
+    #[inline]
+    pub fn take_held(&mut self, side: Side, chunk: &mut [u8]) -> usize {
+        self.legs[side].scanner.take_held(chunk)
+    }
+
+    /// `fresh` bytes arrived on this leg; `receive` is told next what they are.
+    #[inline]
+    pub fn arrived(&mut self, side: Side, fresh: usize, now: Instant) {
+        let leg = &mut self.legs[side];
+        leg.received += fresh as u64;
+        leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
+        leg.sender.moved(fresh);
+    }
+
+    /// Scans a chunk (held bytes first) as far as one stretch of it passes. The caller sends `pass` on, then what
+    /// `take_control` gives, and comes back with the rest of the chunk until all of it is used.
+    pub fn receive(&mut self, side: Side, chunk: &[u8], now: Instant) -> Step {
+        let used_up = Step { used: chunk.len(), pass: 0..0 };
+        if self.legs[side].input != Input::Open {
+            return used_up;
+        }
+        let crosses = self.legs[side.other()].accepts_data();
+        let to_boundary = self.legs[side.other()].control_due(&self.config.heartbeat[side.other()], now);
+        let step = self.scan(side, chunk, to_boundary, now);
+        let leg = &mut self.legs[side];
+        if leg.scanner.unfinished() && leg.input == Input::Open {
+            leg.sender.run(now);
+        } else {
+            // Each frame is judged by itself: headers and payloads that leave in separate packets, a delayed
+            // acknowledgement apart, are no slow sender.
+            leg.sender.forget();
+        }
+        if crosses { step } else { Step { pass: 0..0, ..step } }
+    }
+
+    fn scan(&mut self, side: Side, chunk: &[u8], to_boundary: bool, now: Instant) -> Step {
+        let mut at = 0;
+        loop {
+            let scan = self.legs[side].scanner.scan(chunk, at, to_boundary);
+            if scan.at > at && self.config.timeouts.idle.is_some() {
+                self.last_data = now;
+            }
+            match scan.stop {
+                Stop::End | Stop::Boundary => return Step { used: scan.at, pass: 0..scan.at },
+                Stop::Partial => {
+                    self.legs[side].scanner.hold(&chunk[scan.at..]);
+                    return Step { used: chunk.len(), pass: 0..scan.at };
+                }
+                Stop::Violation(violation) => {
+                    self.violated(side, violation, now);
+                    return Step { used: chunk.len(), pass: 0..scan.at };
+                }
+                Stop::Control(control) => {
+                    if !self.control(side, control, chunk, now) {
+                        return Step { used: control.end(), pass: 0..scan.at };
+                    }
+                    at = control.end();
+                    if self.legs[side].input != Input::Open {
+                        return Step { used: chunk.len(), pass: 0..at };
+                    }
+                    if to_boundary {
+                        return Step { used: at, pass: 0..at };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Acts upon a control frame; whether it crosses to the other leg.
+    fn control(&mut self, side: Side, control: Control, chunk: &[u8], now: Instant) -> bool {
+        let mut room = [0; 125];
+        let payload = control.payload(chunk, &mut room);
+        let crosses = self.legs[side.other()].accepts_data();
+        match control.opcode {
+            Opcode::Ping if crosses => match self.config.pings {
+                Pings::Forward => {
+                    self.legs[side.other()].heartbeat.on_app_ping(now);
+                    true
+                }
+                Pings::Answer => {
+                    self.legs[side].answer(payload);
+                    false
+                }
+            },
+            Opcode::Ping => false,
+            Opcode::Pong => {
+                let own = self.legs[side].heartbeat.on_pong(&self.config.heartbeat[side], payload, now);
+                !own && crosses && self.config.pings == Pings::Forward
+            }
+            Opcode::Close => match close::parse(payload) {
+                Ok(code) => self.closed(side, code, control.end(), now),
+                Err(violation) => {
+                    self.violated(side, violation, now);
+                    false
+                }
+            },
+            // The scanner gives control frames only.
+            Opcode::Continuation | Opcode::Text | Opcode::Binary => crosses,
+        }
+    }
+
+    /// Whether a control frame of ours should enter this leg's outgoing stream, which stands at a frame border.
+    #[inline]
+    fn control_ready(&self, side: Side, now: Instant) -> bool {
+        let leg = &self.legs[side];
+        leg.control_due(&self.config.heartbeat[side], now) && !self.inside_frame(side)
+    }
+
+    /// The next control frame of ours for this leg; it must be sent before anything else.
+    #[inline]
+    pub fn take_control(&mut self, side: Side, now: Instant, key: impl FnOnce() -> [u8; 4]) -> Option<ControlFrame> {
+        if !self.control_ready(side, now) {
+            return None;
+        }
+        self.legs[side].take_control(&self.config.heartbeat[side], now, key)
+    }
+
+    /// Whether this leg's outgoing stream stands inside a frame of the other leg's peer.
+    fn inside_frame(&self, side: Side) -> bool {
+        self.legs[side.other()].scanner.inside_frame()
+    }
+
+    /// What this leg's transport has not taken yet.
+    #[inline]
+    #[must_use]
+    pub fn outbox(&self, side: Side) -> &Outbox {
+        &self.legs[side].outbox
+    }
+
+    /// The transport took bytes at once that never waited.
+    #[inline]
+    pub fn sent(&mut self, side: Side, count: usize) {
+        self.legs[side].outbox.passed(count);
+    }
+
+    /// The transport did not take these bytes: they wait, and the other leg is not read meanwhile.
+    pub fn queue(&mut self, side: Side, bytes: &[u8], now: Instant) {
+        let leg = &mut self.legs[side];
+        if bytes.is_empty() || matches!(leg.output, Output::Cut | Output::Gone) {
+            return;
+        }
+        leg.outbox.push(bytes);
+        leg.receiver.run(now);
+        self.pause(side.other(), true, now);
+    }
+
+    /// The transport took bytes that waited.
+    pub fn took(&mut self, side: Side, count: usize, now: Instant) {
+        let leg = &mut self.legs[side];
+        leg.outbox.take(count);
+        leg.receiver.moved(count);
+        if leg.outbox.is_empty() {
+            if let Output::Queued { since, .. } = &mut leg.output {
+                *since = now;
+            }
+            leg.receiver.rest(now);
+            self.pause(side.other(), false, now);
+        }
+    }
+
+    /// Reading of a leg stops or goes on: time in which it is not read is nobody's silence and nobody's slowness.
+    fn pause(&mut self, side: Side, paused: bool, now: Instant) {
+        let leg = &mut self.legs[side];
+        leg.heartbeat.reading(!paused, now);
+        if paused {
+            leg.sender.rest(now);
+        } else if leg.scanner.unfinished() && leg.input == Input::Open {
+            leg.sender.run(now);
+        }
+    }
+
+    /// Whether `on_taken` has something to find out.
+    #[inline]
+    #[must_use]
+    pub fn waits_for_transport(&self, side: Side) -> bool {
+        self.legs[side].waits_for_transport()
+    }
+
+    /// The transport took more of the outgoing stream, and holds nothing back itself.
+    pub fn on_taken(&mut self, side: Side, now: Instant, sample: impl FnOnce() -> Option<PathSample>) {
+        self.legs[side].on_taken(&self.config.heartbeat[side], now, sample);
+        self.settle(side, now);
+    }
+
+    /// What the heartbeat of a leg has to tell since the last call.
+    pub fn take_event(&mut self, side: Side) -> Option<HeartbeatEvent> {
+        self.legs[side].heartbeat.take_event()
+    }
+
+    /// When `on_timeout` has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let session = if self.ending.is_none() { [self.age_limit, self.idle_limit()] } else { [None, None] };
+        let legs = Side::BOTH.map(|side| self.leg_timeout(side));
+        session.into_iter().chain(legs).flatten().min()
+    }
+
+    fn leg_timeout(&self, side: Side) -> Option<Instant> {
+        let leg = &self.legs[side];
+        let heartbeat = leg.heartbeat.poll_timeout(&self.config.heartbeat[side]);
+        let receiver = leg.receiver.poll_timeout(self.pace());
+        let sender = if self.ending.is_none() { leg.sender.poll_timeout(self.pace()) } else { None };
+        [heartbeat, receiver, sender, self.closing_timeout(side)].into_iter().flatten().min()
+    }
+
+    fn idle_limit(&self) -> Option<Instant> {
+        self.config.timeouts.idle.map(|idle| self.last_data + idle)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { window: self.config.timeouts.stall, floor: self.config.pace }
+    }
+
+    /// Does what is due. `answers` says whether the backend ever answered a ping; `sample` asks TCP.
+    pub fn on_timeout(&mut self, now: Instant, answers: Answers, mut sample: impl FnMut(Side) -> Option<PathSample>) {
+        if self.ending.is_none() {
+            if self.age_limit.is_some_and(|at| at <= now) {
+                self.end(EndReason::MaxAge, None, now);
+            } else if self.idle_limit().is_some_and(|at| at <= now) {
+                self.end(EndReason::Idle, None, now);
+            }
+        }
+        for side in Side::BOTH {
+            // First, so that a farewell that is decided on now gets the turn that follows to be said.
+            self.closing_due(side, now);
+            let answers = if side == Side::Downstream { Answers::Proven } else { answers };
+            let (config, leg) = (&self.config.heartbeat[side], &mut self.legs[side]);
+            if leg.heartbeat.on_timeout(config, answers, now, || sample(side)).is_err() {
+                self.unresponsive(side, None, now);
+            }
+            self.judge_pace(side, now);
+        }
+    }
+
+    fn judge_pace(&mut self, side: Side, now: Instant) {
+        let pace = self.pace();
+        let leg = &mut self.legs[side];
+        let receiver = leg.receiver.stalled(pace, now);
+        let sender = leg.sender.stalled(pace, now) && self.ending.is_none();
+        if receiver || sender {
+            self.stalled(side, now);
+        }
+    }
+
+    /// The gateway itself was paused for a while: that is nobody's silence.
+    pub fn resume(&mut self, now: Instant) {
+        for side in Side::BOTH {
+            let leg = &mut self.legs[side];
+            leg.heartbeat.resume(now);
+            leg.receiver.restart(now);
+            leg.sender.restart(now);
+        }
+        self.last_data = now;
+    }
+
+    fn violated(&mut self, side: Side, violation: Violation, now: Instant) {
+        self.legs[side].input = Input::Deaf;
+        self.end_with(Ending::by_violation(side, violation, now), None, now);
+        self.source_lost(side, now);
+        self.settle(side, now);
     }
 }
 
-/// One value for each side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PerSide<T> {
-    pub downstream: T,
-    pub upstream: T,
-}
-
-impl<T> std::ops::Index<Side> for PerSide<T> {
-    type Output = T;
-    fn index(&self, side: Side) -> &T {
-        match side {
-            Side::Downstream => &self.downstream,
-            Side::Upstream => &self.upstream,
-        }
-    }
-}
-
-impl<T> std::ops::IndexMut<Side> for PerSide<T> {
-    fn index_mut(&mut self, side: Side) -> &mut T {
-        match side {
-            Side::Downstream => &mut self.downstream,
-            Side::Upstream => &mut self.upstream,
-        }
-    }
-}
-
-/// What a route asks of its relays. `None` is `"off"` throughout.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RelayConfig {
-    pub heartbeat: PerSide<HeartbeatConfig>,
-    pub pings: Pings,
-    pub utf8: Utf8,
-    pub timeouts: RelayTimeouts,
-    pub limits: PerSide<MessageLimits>,
-    /// Bytes a second below which a side, averaged over `timeouts.stall`, is stalled.
-    pub pace: Option<u64>,
-    /// Codes said instead of the default ones, per end reason.
-    pub close_codes: CloseCodes,
-}
-
-/// What happens to the peers' own pings and pongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pings {
-    /// They cross to the other leg untouched.
-    Forward,
-    /// The gateway answers them on their leg; nothing crosses.
-    Answer,
-}
-
-/// Whether text messages are checked to be UTF-8 (RFC 6455 section 8.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Utf8 {
-    Check,
-    Pass,
-}
-
-/// Times that bound a session.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RelayTimeouts {
-    /// For a closing handshake, and for the TCP end after it.
-    pub close: Duration,
-    /// For a receiver that does not take what waits, or a sender that leaves a frame unfinished.
-    pub stall: Option<Duration>,
-    /// Without data frames either way.
-    pub idle: Option<Duration>,
-    /// From the 101 on.
-    pub max_age: Option<Duration>,
-}
-
-/// Limits on what one side may send, in bytes of payload on the wire. Reaching one is allowed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MessageLimits {
-    pub message: Option<u64>,
-    pub frame: Option<u64>,
-}
+#[cfg(test)]
+mod playbooks;

@@ -18,6 +18,7 @@ pub struct Backend {
     pub upstream: String,
     sessions: AtomicUsize,
     proven: AtomicBool,
+    warned: AtomicBool,
     pub(super) health: Health,
 }
 
@@ -31,6 +32,7 @@ impl Backend {
             address,
             sessions: AtomicUsize::new(0),
             proven: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
             health: Health::default(),
         }
     }
@@ -50,6 +52,12 @@ impl Backend {
     /// One of its sessions answered one of our pings.
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this is the first time that something about it deserves a warning.
+    #[must_use]
+    pub fn warn_once(&self) -> bool {
+        !self.warned.swap(true, Ordering::Relaxed)
     }
 }
 

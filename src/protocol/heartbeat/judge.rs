@@ -1,0 +1,200 @@
+//! When a deadline is due: dead, or only slow? TCP knows more than silence does.
+
+use super::{Beat, Heartbeat, HeartbeatConfig, HeartbeatEvent, HeartbeatKind, Liveness};
+use std::time::{Duration, Instant};
+
+/// What TCP knows of a path (`TCP_INFO` and `SIOCOUTQ`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathSample {
+    /// Bytes that the peer has acknowledged, from an arbitrary start.
+    pub acked: u64,
+    /// Bytes given to the socket that the peer has not acknowledged.
+    pub queued: u64,
+    /// Whether some of them are on the way (and not held back by a closed window).
+    pub in_flight: bool,
+    /// Time since the last acknowledgement of any kind.
+    pub since_ack: Duration,
+}
+
+/// What TCP knew when a ping left, or when one that cannot leave was last looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    /// `acked` once all that was given to the socket by then is acknowledged: the ping itself, if it left.
+    end: u64,
+    /// `acked` when last looked at.
+    seen: u64,
+}
+
+impl Mark {
+    pub(super) fn new(sample: PathSample) -> Self {
+        Self { end: sample.acked + sample.queued, seen: sample.acked }
+    }
+}
+
+/// How sure we are that this peer answers pings at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// It must, or it answered one before: silence is death.
+    Proven,
+    /// Nobody of its kind ever did: TCP's word is taken for it.
+    Unproven,
+}
+
+/// A deadline passed without a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent;
+
+/// Long enough for the event loop to bring what has arrived meanwhile.
+const LAST_LOOK: Duration = Duration::from_millis(2);
+
+impl Heartbeat {
+    /// When `on_timeout` has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self, config: &HeartbeatConfig) -> Option<Instant> {
+        match self.beat {
+            Beat::Off => None,
+            Beat::Idle { next } => Some(next),
+            Beat::Due { since, .. } => {
+                let held = self.app_ping.map(|since| since + Self::patience(config));
+                let judged = self.judged_at(config, since);
+                [held, judged].into_iter().flatten().min()
+            }
+            Beat::Queued { since, .. } => self.judged_at(config, since),
+            // An unread leg is not judged; reading it again moves the deadline.
+            Beat::Sent { deadline, .. } => self.unread.is_none().then_some(deadline),
+        }
+    }
+
+    fn judged_at(&self, config: &HeartbeatConfig, since: Instant) -> Option<Instant> {
+        let judged = config.kind == HeartbeatKind::Ping && self.unread.is_none();
+        config.ping_timeout.filter(|_| judged).map(|timeout| since + timeout)
+    }
+
+    /// Does what is due now.
+    ///
+    /// # Errors
+    /// `Silent`: the peer is dead.
+    pub fn on_timeout(
+        &mut self,
+        config: &HeartbeatConfig,
+        answers: Answers,
+        now: Instant,
+        sample: impl FnOnce() -> Option<PathSample>,
+    ) -> Result<(), Silent> {
+        if self.poll_timeout(config).is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        match self.beat {
+            Beat::Off => Ok(()),
+            Beat::Idle { .. } => {
+                self.beat = Beat::Due { since: now, mark: sample().map(Mark::new) };
+                Ok(())
+            }
+            Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => {
+                self.judge_waiting(config, since, mark, now, sample)
+            }
+            Beat::Sent { left, mark, .. } => self.judge_sent(config, answers, left, mark, now, sample),
+        }
+    }
+
+    /// The ping could not leave for a whole `ping_timeout`.
+    fn judge_waiting(
+        &mut self,
+        config: &HeartbeatConfig,
+        since: Instant,
+        mark: Option<Mark>,
+        now: Instant,
+        sample: impl FnOnce() -> Option<PathSample>,
+    ) -> Result<(), Silent> {
+        if self.app_ping.is_some_and(|asked| now >= asked + Self::patience(config)) {
+            // The patience with an application's ping is over.
+            self.app_ping = None;
+        }
+        let (Some(timeout), Some(due)) = (config.ping_timeout, self.judged_at(config, since)) else { return Ok(()) };
+        if now < due {
+            return Ok(());
+        }
+        if self.heard + timeout > now {
+            self.wait_from(self.heard, mark);
+            return Ok(());
+        }
+        let Some(path) = sample() else {
+            // No TCP to ask: `timeouts.stall` judges.
+            self.wait_from(now, None);
+            return Ok(());
+        };
+        let advanced = mark.is_some_and(|mark| path.acked > mark.seen);
+        // What is on the way now may have left only now; what was given before must be acknowledged by now.
+        let overdue = mark.is_some_and(|mark| path.acked < mark.end);
+        if path.in_flight && overdue && !advanced {
+            return self.look_once_more(timeout, now);
+        }
+        // All was acknowledged, or the window is closed and probes are answered: slow, and `timeouts.stall` judges.
+        let from = if path.in_flight && overdue { Self::last_ack(path, now) } else { now };
+        self.wait_from(from, Some(Mark::new(path)));
+        Ok(())
+    }
+
+    /// The ping left, and its deadline passed.
+    fn judge_sent(
+        &mut self,
+        config: &HeartbeatConfig,
+        answers: Answers,
+        left: Instant,
+        mark: Option<Mark>,
+        now: Instant,
+        sample: impl FnOnce() -> Option<PathSample>,
+    ) -> Result<(), Silent> {
+        let timeout = config.ping_timeout.unwrap_or_default();
+        let strict = config.liveness == Liveness::Pong;
+        let mut taken_by_peer = true;
+        if !strict && let (Some(mut mark), Some(path)) = (mark, sample()) {
+            taken_by_peer = path.acked >= mark.end;
+            // The ping's own acknowledgement is no life: a frozen process's kernel gives it too.
+            let advanced = path.acked > if taken_by_peer { mark.seen.max(mark.end) } else { mark.seen };
+            mark.seen = path.acked;
+            let mut deadline = Self::last_ack(path, now) + timeout;
+            if taken_by_peer {
+                deadline = deadline.min(left + 3 * timeout);
+            }
+            if advanced && deadline > now {
+                self.last_look = false;
+                self.beat = Beat::Sent { left, deadline, mark: Some(mark) };
+                return Ok(());
+            }
+        }
+        if !strict && answers == Answers::Unproven && taken_by_peer {
+            self.event = Some(HeartbeatEvent::Unproven);
+            self.settle(config, now);
+            return Ok(());
+        }
+        self.look_once_more(timeout, now)
+    }
+
+    /// What arrived but was not delivered to us yet still counts.
+    fn look_once_more(&mut self, timeout: Duration, now: Instant) -> Result<(), Silent> {
+        if std::mem::replace(&mut self.last_look, true) {
+            return Err(Silent);
+        }
+        match &mut self.beat {
+            Beat::Sent { deadline, .. } => *deadline = now + LAST_LOOK,
+            Beat::Due { since, .. } | Beat::Queued { since, .. } => {
+                *since = (now + LAST_LOOK).checked_sub(timeout).unwrap_or(*since);
+            }
+            Beat::Off | Beat::Idle { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn wait_from(&mut self, from: Instant, seen: Option<Mark>) {
+        self.last_look = false;
+        match &mut self.beat {
+            Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => (*since, *mark) = (from, seen),
+            Beat::Off | Beat::Idle { .. } | Beat::Sent { .. } => {}
+        }
+    }
+
+    fn last_ack(path: PathSample, now: Instant) -> Instant {
+        now.checked_sub(path.since_ack).unwrap_or(now)
+    }
+}

@@ -1,0 +1,299 @@
+//! What arrives on a leg, frame by frame: where frames begin and end, and whether they may pass.
+//!
+//! A chunk is scanned in place. Data frames pass without being touched; headers and control frames are
+//! only acted upon when they are whole, so what is left of a chunk is held until the next one.
+
+use super::{
+    Role,
+    frame::{Header, Opcode},
+    mask,
+    utf8::Validator,
+    violation::Violation,
+};
+
+/// What a scanner lets pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub role: Role,
+    /// permessage-deflate was agreed (RFC 7692).
+    pub deflate: bool,
+    /// Text that is not compressed must be UTF-8 (RFC 6455 section 8.1).
+    pub utf8: bool,
+    /// Bytes of payload in one frame.
+    pub frame_limit: u64,
+    /// Bytes of payload in one message.
+    pub message_limit: u64,
+}
+
+/// The message under way (RFC 6455 section 5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message {
+    None,
+    /// Text to be checked.
+    Text,
+    /// Anything else: binary, compressed, or text that nobody checks.
+    Opaque,
+}
+
+/// Where a scan stopped, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// Everything up to here passes.
+    pub at: usize,
+    pub stop: Stop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The chunk is used up.
+    End,
+    /// The rest of the chunk is a header or control frame that is not whole yet.
+    Partial,
+    /// A data frame ended here, and the caller wanted to know.
+    Boundary,
+    /// A whole control frame begins here.
+    Control(Control),
+    /// What begins or goes on here must not pass.
+    Violation(Violation),
+}
+
+/// A whole control frame in a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    pub opcode: Opcode,
+    mask: Option<[u8; 4]>,
+    payload: (usize, usize),
+}
+
+impl Control {
+    /// The first byte behind the frame.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.payload.1
+    }
+
+    /// The payload, unmasked into `room`.
+    pub fn payload<'a>(&self, chunk: &[u8], room: &'a mut [u8; 125]) -> &'a [u8] {
+        let source = &chunk[self.payload.0..self.payload.1];
+        let target = &mut room[..source.len()];
+        match self.mask {
+            Some(key) => mask::apply(source, key, 0, target),
+            None => target.copy_from_slice(source),
+        }
+        target
+    }
+}
+
+/// The state between chunks.
+#[derive(Debug)]
+pub struct Scanner {
+    rules: Rules,
+    message: Message,
+    /// The frame under way ends its message.
+    fin: bool,
+    key: Option<[u8; 4]>,
+    utf8: Validator,
+    /// Payload of the frame under way that has not arrived.
+    left: u64,
+    /// Payload of the frame under way that has.
+    seen: u64,
+    /// Payload of the message under way, as announced by its frames so far.
+    size: u64,
+    held: Vec<u8>,
+    messages: u64,
+}
+
+impl Scanner {
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            message: Message::None,
+            fin: true,
+            key: None,
+            utf8: Validator::default(),
+            left: 0,
+            seen: 0,
+            size: 0,
+            held: Vec::new(),
+            messages: 0,
+        }
+    }
+
+    /// Data messages that arrived whole.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Whether what passed ends inside a data frame.
+    #[inline]
+    #[must_use]
+    pub fn inside_frame(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Whether a frame, or its header, is unfinished.
+    #[inline]
+    #[must_use]
+    pub fn unfinished(&self) -> bool {
+        self.left > 0 || !self.held.is_empty()
+    }
+
+    /// Bytes held back from the last chunk: the next chunk must begin with them.
+    #[must_use]
+    pub fn held(&self) -> &[u8] {
+        &self.held
+    }
+
+    /// Copies the held bytes to the start of `chunk` and forgets them; how many they were (at most 138).
+    #[inline]
+    pub fn take_held(&mut self, chunk: &mut [u8]) -> usize {
+        let length = self.held.len();
+        if length > 0 {
+            chunk[..length].copy_from_slice(&self.held);
+            self.held = Vec::new();
+        }
+        length
+    }
+
+    /// Keeps the rest of a chunk until more arrives.
+    pub fn hold(&mut self, rest: &[u8]) {
+        debug_assert!(self.held.is_empty());
+        self.held = rest.to_vec();
+    }
+
+    /// Scans `chunk` from `from` on, up to what is not a data frame, or up to the first frame border if asked.
+    pub fn scan(&mut self, chunk: &[u8], from: usize, to_boundary: bool) -> Scan {
+        let mut at = from;
+        // Where the frame under way begins, if it begins in this chunk.
+        let mut begin = None;
+        loop {
+            if self.left > 0 {
+                let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(chunk.len() - at);
+                if let Err(violation) = self.payload(&chunk[at..at + length]) {
+                    return self.refuse(violation, begin, from);
+                }
+                at += length;
+                if self.left > 0 {
+                    return Scan { at, stop: Stop::End };
+                }
+                if to_boundary {
+                    return Scan { at, stop: Stop::Boundary };
+                }
+            }
+            let rest = &chunk[at..];
+            if rest.is_empty() {
+                return Scan { at, stop: Stop::End };
+            }
+            let header = match Header::parse(rest, self.rules.role, self.rules.deflate) {
+                Ok(Some(header)) => header,
+                Ok(None) => return Scan { at, stop: Stop::Partial },
+                Err(violation) => return Scan { at, stop: Stop::Violation(violation) },
+            };
+            if header.opcode.is_control() {
+                return Self::control(header, at, rest.len());
+            }
+            if let Err(violation) = self.begin(header) {
+                return self.refuse(violation, Some(at), from);
+            }
+            begin = Some(at);
+            at += header.size;
+            if to_boundary && self.left == 0 {
+                return Scan { at, stop: Stop::Boundary };
+            }
+        }
+    }
+
+    fn control(header: Header, at: usize, available: usize) -> Scan {
+        let size = header.size + header.length as usize;
+        if available < size {
+            return Scan { at, stop: Stop::Partial };
+        }
+        let control = Control { opcode: header.opcode, mask: header.mask, payload: (at + header.size, at + size) };
+        Scan { at, stop: Stop::Control(control) }
+    }
+
+    /// Nothing of the frame passes that has not passed with an earlier chunk.
+    fn refuse(&mut self, violation: Violation, begin: Option<usize>, from: usize) -> Scan {
+        if begin.is_some() {
+            self.left = 0;
+        } else {
+            // The other side holds the first part of this frame and will never see its end.
+            self.left = self.left.max(1);
+        }
+        Scan { at: begin.unwrap_or(from), stop: Stop::Violation(violation) }
+    }
+
+    /// A data frame begins (sections 5.2 and 5.4).
+    fn begin(&mut self, header: Header) -> Result<(), Violation> {
+        match (header.opcode, self.message) {
+            (Opcode::Continuation, Message::None) => return Err(Violation::ContinuationWithoutMessage),
+            (Opcode::Continuation, Message::Text | Message::Opaque) => {}
+            (Opcode::Text, Message::None) => {
+                let checked = self.rules.utf8 && !header.rsv1;
+                self.message = if checked { Message::Text } else { Message::Opaque };
+            }
+            (Opcode::Binary, Message::None) => self.message = Message::Opaque,
+            (Opcode::Text | Opcode::Binary, Message::Text | Message::Opaque) => {
+                return Err(Violation::MessageInsideMessage);
+            }
+            // The caller handles control frames.
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(()),
+        }
+        if header.length > self.rules.frame_limit {
+            return Err(Violation::FrameTooBig);
+        }
+        self.size = self.size.saturating_add(header.length);
+        if self.size > self.rules.message_limit {
+            return Err(Violation::MessageTooBig);
+        }
+        self.fin = header.fin;
+        self.key = header.mask;
+        self.left = header.length;
+        self.seen = 0;
+        if header.length == 0 { self.finish() } else { Ok(()) }
+    }
+
+    /// Payload of the frame under way.
+    #[inline]
+    fn payload(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        if self.message == Message::Text {
+            self.check(bytes)?;
+        }
+        self.seen += bytes.len() as u64;
+        self.left -= bytes.len() as u64;
+        if self.left == 0 { self.finish() } else { Ok(()) }
+    }
+
+    fn check(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        let Some(key) = self.key else { return self.utf8.push(bytes).map_err(|_| Violation::TextNotUtf8) };
+        let mut room = [0; 4096];
+        let mut offset = self.seen;
+        for part in bytes.chunks(room.len()) {
+            let plain = &mut room[..part.len()];
+            mask::apply(part, key, offset, plain);
+            self.utf8.push(plain).map_err(|_| Violation::TextNotUtf8)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The frame under way is whole.
+    #[inline]
+    fn finish(&mut self) -> Result<(), Violation> {
+        if !self.fin {
+            return Ok(());
+        }
+        if self.message == Message::Text {
+            self.utf8.finish().map_err(|_| Violation::TextNotUtf8)?;
+        }
+        self.message = Message::None;
+        self.size = 0;
+        self.messages += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

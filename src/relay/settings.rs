@@ -1,0 +1,55 @@
+//! What a route asks of its relays.
+
+use super::{end_reason::CloseCodes, side::PerSide};
+use crate::protocol::heartbeat::HeartbeatConfig;
+use std::time::Duration;
+
+/// What a route asks of its relays. `None` is `"off"` throughout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayConfig {
+    pub heartbeat: PerSide<HeartbeatConfig>,
+    pub pings: Pings,
+    pub utf8: Utf8,
+    pub timeouts: RelayTimeouts,
+    pub limits: PerSide<MessageLimits>,
+    /// Bytes a second below which a side, averaged over `timeouts.stall`, is stalled.
+    pub pace: Option<u64>,
+    /// Codes said instead of the default ones, per end reason.
+    pub close_codes: CloseCodes,
+}
+
+/// What happens to the peers' own pings and pongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pings {
+    /// They cross to the other leg untouched.
+    Forward,
+    /// The gateway answers them on their leg; nothing crosses.
+    Answer,
+}
+
+/// Whether text messages are checked to be UTF-8 (RFC 6455 section 8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Utf8 {
+    Check,
+    Pass,
+}
+
+/// Times that bound a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayTimeouts {
+    /// For a closing handshake, and for the TCP end after it.
+    pub close: Duration,
+    /// For a receiver that does not take what waits, or a sender that leaves a frame unfinished.
+    pub stall: Option<Duration>,
+    /// Without data frames either way.
+    pub idle: Option<Duration>,
+    /// From the 101 on.
+    pub max_age: Option<Duration>,
+}
+
+/// Limits on what one side may send, in bytes of payload on the wire. Reaching one is allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageLimits {
+    pub message: Option<u64>,
+    pub frame: Option<u64>,
+}
