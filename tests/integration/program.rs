@@ -77,6 +77,9 @@ fn sigterm_drains_and_exits_with_0() {
     // 1001, and its answer masked with zeros (RFC 6455 section 5.3).
     assert_eq!(client.receive::<4>()[..], [0x88, 0x0a, 0x03, 0xe9]);
     client.send(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]);
+    // The server's side ends TCP first (RFC 6455 section 7.1.1), and waits for our end.
+    client.0.read_to_end(&mut Vec::new()).unwrap();
+    drop(client);
     let (code, log) = program.end();
     assert_eq!(code, Some(0), "{log}");
     let verdict = log.lines().find(|line| line.contains("pulsegate::session")).unwrap_or_else(|| panic!("{log}"));
