@@ -28,7 +28,7 @@ pub enum Phase {
 
 /// Kept between a session's last moment by its own deadline and the drain's timeout.
 const MARGIN: Duration = Duration::from_millis(500);
-/// How long opening handshakes hold up an exit once no session is left.
+/// How long connections that ask for nothing hold up an exit once no session is left.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// How long sessions that were told to cut may take to do it.
 const CUT_GRACE: Duration = Duration::from_secs(1);
@@ -88,6 +88,8 @@ pub struct Draining<'a> {
     pub handshakes: &'a Rc<Tasks>,
     /// Sessions whose verdict is not written yet; those of them that are left in the end are the ones cut.
     pub undecided: &'a dyn Fn() -> usize,
+    /// Sessions of the whole gateway that are open or about to be: while there are any, handshakes are waited for.
+    pub admitted: &'a dyn Fn() -> usize,
     pub share: Share,
 }
 
@@ -161,7 +163,8 @@ async fn end_all(parts: &Draining<'_>, plan: &DrainPlan, told: &mut usize) {
         }
         if parts.sessions.running() == 0 {
             let quiet = *quiet_since.get_or_insert_with(Instant::now);
-            if parts.handshakes.running() == 0 || quiet.elapsed() >= HANDSHAKE_GRACE {
+            let idle = quiet.elapsed() >= HANDSHAKE_GRACE && (parts.admitted)() == 0;
+            if parts.handshakes.running() == 0 || idle {
                 return;
             }
         } else {
@@ -269,7 +272,11 @@ impl Control {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::{cell::RefCell, future::poll_fn, task::Poll};
+    use std::{
+        cell::{Cell, RefCell},
+        future::poll_fn,
+        task::Poll,
+    };
     use tokio::runtime::LocalOptions;
 
     const fn secs(secs: u64) -> Duration {
@@ -305,6 +312,7 @@ mod tests {
         registry: Rc<Registry>,
         sessions: Rc<Tasks>,
         handshakes: Rc<Tasks>,
+        admitted: Cell<usize>,
         start: Instant,
         told: Rc<RefCell<Vec<(Duration, Order)>>>,
     }
@@ -315,6 +323,7 @@ mod tests {
                 registry: Rc::default(),
                 sessions: Rc::default(),
                 handshakes: Rc::default(),
+                admitted: Cell::new(0),
                 start: Instant::now(),
                 told: Rc::default(),
             }
@@ -353,6 +362,7 @@ mod tests {
                 sessions: &self.sessions,
                 handshakes: &self.handshakes,
                 undecided: &undecided,
+                admitted: &|| self.admitted.get(),
                 share: Share { worker: 0, workers: 1 },
             };
             let since = until_closing(&mut phase, plan).await;
@@ -442,6 +452,27 @@ mod tests {
             control.drain();
             assert_eq!(stage.drain(&plan, &control).await, Drained::default());
             assert!(stage.start.elapsed() < HANDSHAKE_GRACE + secs(1));
+        });
+    }
+
+    #[test]
+    fn a_handshake_that_was_admitted_is_finished_and_its_session_told() {
+        play(async {
+            let stage = Stage::new();
+            stage.admitted.set(1);
+            let dialled = Rc::new(tokio::sync::Notify::new());
+            let dial = Rc::clone(&dialled);
+            stage.handshakes.spawn(async move { dial.notified().await }, |_| {});
+            let (plan, control) = (DrainPlan::new(&drain_config(0, 0, 60), secs(10)), Control::default());
+            control.drain();
+            let backend = async {
+                tokio::time::sleep(HANDSHAKE_GRACE + secs(5)).await;
+                stage.session(secs(1));
+                dialled.notify_one();
+                stage.admitted.set(0);
+            };
+            let (drained, ()) = tokio::join!(stage.drain(&plan, &control), backend);
+            assert_eq!(drained, Drained { told: 1, cut: 0 });
         });
     }
 

@@ -84,6 +84,7 @@ async fn live(setup: Setup) -> Drained {
         sessions: &worker.sessions,
         handshakes: &worker.handshakes,
         undecided: &undecided,
+        admitted: &|| admission.sessions(),
         share,
     };
     let drained = drain(&parts, &plan, since, &mut phase).await;

@@ -36,11 +36,11 @@ Logs go to standard error; answers of `check` and `try` to standard output.";
 
 /// A WebSocket gateway that keeps idle connections alive and finds dead ones.
 ///
-/// Pulsegate stands between WebSocket clients and their backends, relays their frames, and sends pings of its own on both
-/// legs. Idle connections survive the idle timeouts of proxies and NATs on the path, and when one side vanishes the other
-/// is told so with a close frame.
+/// Pulsegate stands between WebSocket clients and their backends, relays their frames, and sends
+/// pings of its own on both legs. Idle connections survive the idle timeouts of proxies and NATs on
+/// the path, and when one side vanishes the other is told so with a close frame.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true, max_term_width = 120)]
+#[command(version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true, verbatim_doc_comment)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -54,18 +54,21 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Print what gateway.toml will serve, every mistake in it, and what to expect of it; bind nothing.
     ///
-    /// Listeners, routes in matching order and backends; per route and leg the ping schedule, the time until a dead peer is
-    /// found and the bytes per day that an idle client costs; how many sessions fit.
+    /// Listeners, routes in matching order and backends; per route and leg the ping schedule, the time
+    /// until a dead peer is found and the bytes per day that an idle client costs; how many sessions fit.
+    #[command(verbatim_doc_comment)]
     Check(CheckArguments),
     /// Put a gateway in front of one backend, without a file, and print every ping, pong and round trip.
     ///
-    /// Pings go out every 2 seconds on both legs. The six-line gateway.toml that this stands for is printed first.
+    /// Pings go out every 2 seconds on both legs. The six-line gateway.toml that this stands for is
+    /// printed first.
+    #[command(verbatim_doc_comment)]
     Try(TryArguments),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ConfigArgument {
-    /// The configuration.
+    /// The configuration
     #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
     pub(crate) config: PathBuf,
 }
@@ -74,9 +77,11 @@ pub(crate) struct ConfigArgument {
 pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) file: ConfigArgument,
-    /// Listen here instead of where the file says, if the file has one listener and that one is plain: an address with
-    /// port (127.0.0.1:8080, [::]:80; port 0 picks a free one) or unix:PATH.
-    #[arg(long, short, value_name = "ADDR", value_parser = listen_address)]
+    /// Listen here instead of where the file says
+    ///
+    /// For a file that has one listener, a plain one: an IP address with a port (127.0.0.1:8080,
+    /// [::]:80; port 0 picks a free one) or unix:PATH.
+    #[arg(long, short, value_name = "ADDR", value_parser = listen_address, verbatim_doc_comment)]
     pub(crate) listen: Option<ListenAddress>,
 }
 
@@ -84,17 +89,17 @@ pub(crate) struct RunArguments {
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     pub(crate) file: ConfigArgument,
-    /// Dial every backend too, open a WebSocket, send one ping, and say whether it answers.
+    /// Dial every backend too, open a WebSocket, send one ping, and say whether it answers
     #[arg(long)]
     pub(crate) connect: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct TryArguments {
-    /// The backend: ws://HOST:PORT, wss://HOST:PORT, unix:PATH, or builtin:echo.
+    /// The backend: ws://HOST:PORT, wss://HOST:PORT, unix:PATH, or builtin:echo
     #[arg(value_name = "URL")]
     pub(crate) url: String,
-    /// Listen here.
+    /// Listen here
     #[arg(long, short, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     pub(crate) listen: ListenAddress,
 }

@@ -13,5 +13,11 @@ pub(crate) fn say(line: impl Display) {
 
 /// Prints why a command failed, before or without a log.
 pub(crate) fn complain(problem: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "pulsegate: {problem}");
+    complain_of_file(format_args!("pulsegate: {problem}"));
+}
+
+/// Prints mistakes that begin with `FILE:LINE:COLUMN`, which editors know how to follow.
+pub(crate) fn complain_of_file(mistakes: impl Display) {
+    // Nobody is left to be told.
+    let _ = writeln!(io::stderr().lock(), "{mistakes}");
 }

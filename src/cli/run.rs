@@ -1,5 +1,9 @@
 //! `pulsegate run`: serve until a signal, then drain.
-use super::{Exit, RunArguments, client_url, output::complain, replace_listener};
+use super::{
+    Exit, RunArguments, client_url,
+    output::{complain, complain_of_file},
+    replace_listener,
+};
 use pulsegate::{
     config::{self, Config},
     descriptors,
@@ -23,7 +27,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Exit {
 
 /// The configuration, or `None` when its mistakes have been printed.
 pub(crate) fn load(file: &Path) -> Option<Config> {
-    config::load(file).map_err(complain).ok()
+    config::load(file).map_err(complain_of_file).ok()
 }
 
 /// Runs a gateway in this process until it has drained.
@@ -68,7 +72,9 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
         complain(format_args!("cannot handle signals: {error}"));
         return Exit::System;
     }
-    exit_after(gateway.wait())
+    let ended = gateway.wait();
+    tracing::info!(told = ended.told, cut = ended.cut, "drained: every session has ended");
+    exit_after(ended)
 }
 
 /// Whether the built-in echo is served, as the shipped `gateway.toml` does.

@@ -1,7 +1,7 @@
 //! `pulsegate try`: a gateway in front of one backend, whose heartbeat one can watch.
 use super::{
     Exit, TryArguments,
-    output::{complain, say},
+    output::{complain_of_file, say},
     run::serve,
 };
 use pulsegate::{
@@ -19,7 +19,7 @@ pub(crate) fn trial(arguments: &TryArguments) -> Exit {
     let mut config = match config::parse("try", &text, Path::new(".")) {
         Ok(config) => config,
         Err(errors) => {
-            complain(errors);
+            complain_of_file(errors);
             return Exit::Configuration;
         }
     };

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 mod drain;
 mod harness;
+mod program;
 mod start;
