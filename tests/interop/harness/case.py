@@ -80,12 +80,15 @@ class Scope:
         self._made: dict[str, asyncio.Task] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
+    async def once(self, name: str, make: Callable[["Scope"], Awaitable]):
+        """What `make` gives, made once for this scope."""
+        if name not in self._made:
+            self._made[name] = asyncio.ensure_future(make(self))
+        return await asyncio.shield(self._made[name])
+
     async def shared(self, name: str, make: Callable[["Scope"], Awaitable]):
         """What `make` gives, made once for all cases."""
-        owner = self._shared or self
-        if name not in owner._made:
-            owner._made[name] = asyncio.ensure_future(make(owner))
-        return await asyncio.shield(owner._made[name])
+        return await (self._shared or self).once(name, make)
 
     async def close(self) -> None:
         """Ends everything that was started in this scope, the youngest first."""

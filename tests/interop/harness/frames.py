@@ -123,12 +123,10 @@ async def request(
     early: bytes = b"",
     host: str | None = None,
     defaults: bool = True,
-    local: str | None = None,
+    limit: int = 2**20,
 ) -> tuple[Head, Wire]:
     """Sends an opening handshake, spelled as given, and returns the answer's head and the stream behind it."""
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", port, ssl=tls, limit=2**20, local_addr=(local, 0) if local else None
-    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, limit=limit)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host or f'127.0.0.1:{port}'}"]
     if defaults:
         lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
@@ -151,13 +149,14 @@ class RawBackend:
     """A backend that keeps each request's head and leaves the rest to the case."""
 
     def __init__(self):
+        # Each session's request head, and its stream.
         self.sessions: asyncio.Queue[tuple[Head, Wire]] = asyncio.Queue()
         self.extra: list[str] = []
         self.early = b""
         self.port = 0
 
-    async def start(self, scope: Scope) -> "RawBackend":
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+    async def start(self, scope: Scope, host: str = "127.0.0.1", port: int = 0) -> "RawBackend":
+        server = await asyncio.start_server(self._serve, host, port, limit=2**20)
         self.port = server.sockets[0].getsockname()[1]
         scope.ending.callback(server.close)
         self._scope = scope

@@ -17,7 +17,6 @@ class Bench:
     @classmethod
     async def make(cls, scope: Scope) -> "Bench":
         bench = cls()
-        bench.lock = asyncio.Lock()
         bench.raw = await RawBackend().start(scope)
         refuser = await asyncio.start_server(cls.refuse, "127.0.0.1", 0)
         scope.ending.callback(refuser.close)
@@ -47,20 +46,18 @@ class Bench:
 
 
 async def bench_of(scope: Scope) -> Bench:
-    return await scope.shared("handshake", Bench.make)
+    return await scope.once("handshake", Bench.make)
 
 
 async def pair(scope: Scope, headers: list[str] = (), early=b"", extra=(), backend_early=b"", **options):
     """(request head at the backend, backend's stream, response head at the client, client's stream)"""
     bench = await bench_of(scope)
-    async with bench.lock:
-        bench.raw.extra, bench.raw.early = list(extra), backend_early
-        answer, client = await within(
-            10, request(bench.port, "/raw/a%20b?x=1&y", headers, early=early, **options), "an answer to the handshake"
-        )
-        expect(answer.status, 101, f"status ({answer.lines})")
-        asked, backend = await bench.raw.session()
-        bench.raw.extra, bench.raw.early = [], b""
+    bench.raw.extra, bench.raw.early = list(extra), backend_early
+    answer, client = await within(
+        10, request(bench.port, "/raw/a%20b?x=1&y", headers, early=early, **options), "an answer to the handshake"
+    )
+    expect(answer.status, 101, f"status ({answer.lines})")
+    asked, backend = await bench.raw.session()
     scope.ending.callback(client.reset)
     return asked, backend, answer, client
 
