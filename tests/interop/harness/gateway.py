@@ -80,14 +80,14 @@ class Gateway:
     def url(self, path: str, scheme: str = "ws", host: str = "127.0.0.1") -> str:
         return f"{scheme}://{host}:{self.ports[scheme]}{path}"
 
-    async def verdict(self, session: str, seconds: float = 5) -> str:
-        """The line of the log that tells how the session with this `X-Request-Id` ended."""
-        reasons = ("_closed", "_gone", "_unresponsive", "_violation", "_stalled", "draining", "idle", "max_age")
+    async def verdict(self, session: str, seconds: float = 5) -> dict:
+        """The record of how the session with this `X-Request-Id` ended."""
 
-        def lines():
-            return [l for l in self.process.lines if session in l and any(reason in l for reason in reasons)]
+        def records():
+            flat = (event.get("fields", event) for event in self.process.events)
+            return [e for e in flat if e.get("session") == session and "reason" in e]
 
-        return (await until(lines, seconds, f"a verdict of session {session}"))[-1]
+        return (await until(records, seconds, f"a verdict of session {session}"))[-1]
 
     async def check(self, binary) -> str:
         """What `pulsegate check` prints for this gateway's file."""
@@ -101,15 +101,14 @@ class Gateway:
 
 
 def detection_bound(checked: str, route_name: str, leg: str) -> float:
-    """The worst-case detection time in seconds of a silent peer that `check` prints for a leg of a route.
-
-    Read as: below the line that names the route, the line that names the leg and says `silent ... <duration>`.
-    """
-    at_route = False
+    """Seconds until a vanished peer is found, as `check` prints them below a route's line and the line of a leg."""
+    at_route = at_leg = False
     for line in checked.splitlines():
-        if route_name in line.split() or f'"{route_name}"' in line:
-            at_route = True
-        if at_route and leg in line and (found := re.search(r"silent[^0-9]*((?:\d+(?:\.\d+)?(?:ms|s|m|h)\s*)+)", line)):
+        if " to upstream " in line:
+            at_route, at_leg = f'"{route_name}"' in line, False
+        elif line.strip().split(" ")[0] in ("client", "upstream"):
+            at_leg = line.strip().startswith(leg)
+        if at_route and at_leg and (found := re.search(r"vanishes is found within ([^,]*)", line)):
             return duration(found[1])
     raise Failure(f"check prints no detection time for {route_name}, {leg}:\n{checked}")
 
@@ -117,7 +116,7 @@ def detection_bound(checked: str, route_name: str, leg: str) -> float:
 def duration(text: str) -> float:
     """Seconds of `1m30s`, `4.2s`, `4s 200ms`."""
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-    return sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text))
+    return sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)", text))
 
 
 def make_certificates(folder, address: str) -> None:
