@@ -5,7 +5,7 @@ import subprocess
 
 from harness.case import PYTHON, REPOSITORY, Case, Scope, Skip, expect, require, until, within
 from harness.frames import connect
-from harness.gateway import Gateway, make_certificates, route
+from harness.gateway import Gateway, beats, make_certificates, route
 from harness.peers import Backend, command, node_environment
 from harness.processes import Process, free_port, listens
 
@@ -38,6 +38,33 @@ async def readme_configurations(scope: Scope) -> None:
         (folder / "gateway.toml").write_text(block)
         code, output = await check(scope, folder)
         expect(code, 0, f"exit code of check for:\n{block}\n{output}")
+
+
+async def readme_recipes(scope: Scope) -> None:
+    """The keys of each recipe are right on a route."""
+    recipes = (REPOSITORY / "README.md").read_text().split("## Recipes")[1].split("\n## ")[0]
+    rows = [row.split("|")[1:3] for row in recipes.splitlines() if row.startswith("|") and "`" in row]
+    require(len(rows) >= 6, f"six recipes: {rows}")
+    for name, keys in rows:
+        folder = scope.folder / name.strip().replace(" ", "-")
+        folder.mkdir()
+        settings = "\n".join(re.findall(r"`([^`]+ = [^`]+)`", keys))
+        (folder / "gateway.toml").write_text(
+            f'[[listener]]\naddress = "127.0.0.1:8080"\n[[route]]\nupstream = "echo"\n{settings}\n'
+            '[upstream.echo]\nservers = ["builtin:echo"]\n'
+        )
+        code, output = await check(scope, folder)
+        expect(code, 0, f"exit code of check for {name.strip()} ({output})")
+
+
+async def readme_python_client(scope: Scope) -> None:
+    """The Python client of the README, run as it stands, shows an echo and a ping."""
+    script = re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1]
+    gateway = await Gateway.start(scope, route("echo", "builtin:echo", **beats("1s", "2s")))
+    script = script.replace("ws://127.0.0.1:8080", gateway.url("/echo"))
+    process = await Process.start(scope, PYTHON, "-u", "-c", script, name="readme", stdin=subprocess.DEVNULL)
+    await process.line(20, "< PING")
+    require("hello" in process.lines, "the echo is printed")
 
 
 async def mistakes_are_told_at_once(scope: Scope) -> None:
@@ -112,7 +139,7 @@ async def browser_example(scope: Scope) -> None:
 
 def cases() -> list[Case]:
     functions = (
-        *(shipped_configuration, readme_configurations, mistakes_are_told_at_once, legacy_backend_example),
-        *(try_shows_the_heartbeat, browser_example),
+        *(shipped_configuration, readme_configurations, readme_recipes, readme_python_client),
+        *(mistakes_are_told_at_once, legacy_backend_example, try_shows_the_heartbeat, browser_example),
     )
     return [Case(f"documentation/{f.__name__}", f, limit=90) for f in functions]
