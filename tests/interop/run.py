@@ -51,7 +51,11 @@ async def run_case(case: Case, shared: Scope, report: Report) -> None:
     begun = time.monotonic()
     result, why = "passed", ""
     try:
-        await asyncio.wait_for(case.run(scope), case.limit)
+        try:
+            await asyncio.wait_for(case.run(scope), case.limit)
+        finally:
+            took = time.monotonic() - begun
+            await scope.close()
     except Skip as skip:
         result, why = "skipped", str(skip)
     except asyncio.TimeoutError:
@@ -60,11 +64,6 @@ async def run_case(case: Case, shared: Scope, report: Report) -> None:
         result, why = "failed", str(failure)
     except Exception:
         result, why = "failed", traceback.format_exc()
-    took = time.monotonic() - begun
-    try:
-        await scope.close()
-    except Exception:
-        result, why = "failed", why + traceback.format_exc()
     report.tell(case, result, took, why)
 
 

@@ -104,7 +104,7 @@ async def try_shows_the_heartbeat(scope: Scope) -> None:
     trial = await Process.start(
         scope, scope.gateway, "try", backend.url, "--listen", address, name="try", stdin=subprocess.DEVNULL
     )
-    await trial.line(10, "[[listener]]")
+    await trial.line(10, "servers = [")
     port = int(address.rsplit(":", 1)[1])
     await until(lambda: listens(trial.pid, port), 10, "try listens")
     client = await connect(scope, port, "/")
