@@ -110,6 +110,10 @@ enum Beat {
         deadline: Instant,
         mark: Option<judge::Mark>,
     },
+    /// The last one, of a leg that closes: it still counts when it leaves.
+    Leaving {
+        end: u64,
+    },
 }
 
 impl Heartbeat {
@@ -243,7 +247,7 @@ impl Heartbeat {
     #[inline]
     #[must_use]
     pub fn waits_for_transport(&self) -> bool {
-        matches!(self.beat, Beat::Queued { .. })
+        matches!(self.beat, Beat::Queued { .. } | Beat::Leaving { .. })
     }
 
     /// The transport took the outgoing stream up to `taken`.
@@ -254,12 +258,16 @@ impl Heartbeat {
         now: Instant,
         sample: impl FnOnce() -> Option<PathSample>,
     ) {
-        let Beat::Queued { end, .. } = self.beat else { return };
+        let (Beat::Queued { end, .. } | Beat::Leaving { end }) = self.beat else { return };
         if taken < end {
             return;
         }
         self.sent = self.sent.saturating_add(1);
         self.event = Some(HeartbeatEvent::Sent);
+        if matches!(self.beat, Beat::Leaving { .. }) {
+            self.beat = Beat::Off;
+            return;
+        }
         match (config.kind, config.ping_timeout) {
             (HeartbeatKind::Pong, _) => self.settle(config, now),
             (HeartbeatKind::Ping, None) => {
@@ -290,7 +298,7 @@ impl Heartbeat {
                         *deadline += paused;
                     }
                     Beat::Due { since, .. } | Beat::Queued { since, .. } => *since += paused,
-                    Beat::Off | Beat::Idle { .. } => {}
+                    Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
                 }
             }
         }
@@ -303,7 +311,7 @@ impl Heartbeat {
         self.unread = self.unread.map(|_| now);
         self.app_ping = None;
         match self.beat {
-            Beat::Off | Beat::Idle { .. } => {}
+            Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
             Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, mark: None },
             Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, mark: None },
         }
@@ -312,7 +320,10 @@ impl Heartbeat {
     /// A closing leg knows no ping.
     pub fn stop(&mut self) {
         self.blocked = None;
-        self.beat = Beat::Off;
+        self.beat = match self.beat {
+            Beat::Queued { end, .. } | Beat::Leaving { end } => Beat::Leaving { end },
+            Beat::Off | Beat::Idle { .. } | Beat::Due { .. } | Beat::Sent { .. } => Beat::Off,
+        };
     }
 
     fn settle(&mut self, config: &HeartbeatConfig, now: Instant) {

@@ -55,7 +55,7 @@ impl Heartbeat {
     #[must_use]
     pub fn poll_timeout(&self, config: &HeartbeatConfig) -> Option<Instant> {
         match self.beat {
-            Beat::Off => None,
+            Beat::Off | Beat::Leaving { .. } => None,
             Beat::Idle { next } => Some(next),
             Beat::Due { since, .. } => {
                 let held = self.app_ping.map(|since| since + Self::patience(config));
@@ -88,7 +88,7 @@ impl Heartbeat {
             return Ok(());
         }
         match self.beat {
-            Beat::Off => Ok(()),
+            Beat::Off | Beat::Leaving { .. } => Ok(()),
             Beat::Idle { .. } => {
                 self.beat = Beat::Due { since: now, mark: sample().map(Mark::new) };
                 Ok(())
@@ -200,7 +200,7 @@ impl Heartbeat {
             Beat::Due { since, .. } | Beat::Queued { since, .. } => {
                 *since = (now + LAST_LOOK).checked_sub(timeout).unwrap_or(*since);
             }
-            Beat::Off | Beat::Idle { .. } => {}
+            Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Heartbeat {
         self.last_look = false;
         match &mut self.beat {
             Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => (*since, *mark) = (from, seen),
-            Beat::Off | Beat::Idle { .. } | Beat::Sent { .. } => {}
+            Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } | Beat::Sent { .. } => {}
         }
     }
 
