@@ -238,6 +238,7 @@ impl Peer {
     fn told(&mut self, now: Micros) {
         match self.plan.farewell {
             _ if self.close_sent.is_some() => self.both_closed(),
+            _ if self.next_trickle.is_some() => {}
             Farewell::Answers(after) => self.reply_at = Some(now + after),
             Farewell::AnswersAndEnds => self.reply_at = Some(now),
             Farewell::Ends => self.wants = Some(Ending::Fin),
@@ -374,7 +375,7 @@ impl Peer {
             Fate::Trickles => {
                 let key = self.key();
                 let raw = codec::encode(BINARY, true, &[7; 5_000], key);
-                self.outgoing.extend_from_slice(&raw[..self.rng.clone().usize(1..30)]);
+                self.outgoing.extend_from_slice(&raw[..self.rng.usize(14..40)]);
                 (self.next_message, self.next_ping) = (None, None);
                 self.pongs.clear();
                 self.plan.answering = Answering::Never;
