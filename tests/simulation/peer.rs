@@ -137,7 +137,7 @@ impl Peer {
                 (count, (count < available).then_some(self.reads_from))
             }
             Reading::Pauses(pause) => {
-                if self.rng.u8(0..10) == 0 {
+                if now > self.reads_from + 4 * pause && self.rng.bool() {
                     self.reads_from = now + pause;
                     return (0, Some(self.reads_from));
                 }
@@ -257,7 +257,8 @@ impl Peer {
     /// The gateway's end of stream, or its reset, came.
     pub(crate) fn ended(&mut self, ending: Ending) -> Result<(), String> {
         self.saw_end.get_or_insert(ending);
-        if ending == Ending::Fin && self.inside_frame() && self.condition == Condition::Runs {
+        let unasked = self.wants.is_none() && self.close_sent.is_none();
+        if ending == Ending::Fin && self.inside_frame() && self.condition == Condition::Runs && unasked {
             return Err(format!("{:?}: an orderly end inside a frame", self.side));
         }
         match ending {
