@@ -211,7 +211,11 @@ impl Heartbeat {
                 self.round_trip = Some(round_trip);
                 self.event = Some(HeartbeatEvent::Answered { round_trip });
             }
-            if matches!(self.beat, Beat::Sent { .. }) {
+            if matches!(self.beat, Beat::Queued { .. }) {
+                // It left, though its transport always held back something behind it and never said so.
+                self.sent = self.sent.saturating_add(1);
+            }
+            if matches!(self.beat, Beat::Queued { .. } | Beat::Sent { .. }) {
                 self.settle(config, now);
             }
         }

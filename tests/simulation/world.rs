@@ -294,6 +294,7 @@ impl World {
             let bytes: Vec<u8> = self.links[side].at_peer.drain(..count).collect();
             self.peer_receives(side, &bytes)?;
         }
+        self.note(|| format!("{side:?}: peer has {} to read, reads {count}, {} to send, {:?}", self.links[side].at_peer.len(), self.peers[side].outgoing.len(), self.peers[side].last_own_ping));
         self.peers[side].act(now);
         let mut sends = Sends::new();
         let (peer, link) = (&mut self.peers[side], &mut self.links[side]);
@@ -348,6 +349,7 @@ impl World {
             if self.relay.poll_timeout().is_none_or(|at| at > self.clock()) {
                 break;
             }
+            self.note(|| format!("timer {:?}", Side::BOTH.map(|side| self.links[side].sample(self.now, self.peers[side].condition))));
             spins += 1;
             if spins > SPINS_MAX {
                 return Err("the timer is due for ever".to_owned());

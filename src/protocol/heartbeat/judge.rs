@@ -177,7 +177,8 @@ impl Heartbeat {
         }
         if !strict && answers == Answers::Unproven && taken_by_peer {
             self.event = Some(HeartbeatEvent::Unproven);
-            self.settle(config, now);
+            // Its kernel answered long ago.
+            self.settle(config, left);
             return Ok(());
         }
         self.look_once_more(timeout, now)
