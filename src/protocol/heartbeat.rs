@@ -78,8 +78,8 @@ pub struct Heartbeat {
     app_ping: Option<Instant>,
     /// Since when this leg is not read, because the other one does not take what comes.
     unread: Option<Instant>,
-    /// Since when TCP holds bytes for a peer whose window is closed, as found when last judged.
-    blocked: Option<Instant>,
+    /// TCP holds bytes for a peer whose window is closed: first and last time that this was seen.
+    blocked: Option<(Instant, Instant)>,
     /// The leg was found silent; it is read once more before that is said.
     last_look: bool,
     event: Option<HeartbeatEvent>,
@@ -168,11 +168,11 @@ impl Heartbeat {
         self.heard
     }
 
-    /// Since when TCP holds bytes, our ping or what lies before it, for a peer that closed its window: that is slow,
-    /// not silent, so `timeouts.stall` judges.
+    /// How long TCP has been seen to hold bytes, our ping or what lies before it, for a peer that closed its window:
+    /// that is slow, not silent, so `timeouts.stall` judges.
     #[must_use]
-    pub fn blocked(&self) -> Option<Instant> {
-        self.blocked
+    pub fn blocked(&self) -> Option<Duration> {
+        self.blocked.map(|(first, last)| last.saturating_duration_since(first))
     }
 
     /// A ping left and nothing answered it yet: when it left.

@@ -334,7 +334,7 @@ impl Relay {
     fn judge_pace(&mut self, side: Side, now: Instant) {
         let pace = self.pace();
         let leg = &mut self.legs[side];
-        let blocked = leg.heartbeat.blocked().zip(pace.window).is_some_and(|(since, window)| now >= since + window);
+        let blocked = leg.heartbeat.blocked().zip(pace.window).is_some_and(|(long, window)| long >= window);
         if leg.receiver.stalled(pace, now) || blocked {
             self.stalled(side, now);
         } else if self.ending.is_none() && self.legs[side].sender.stalled(pace, now) {

@@ -43,7 +43,7 @@ pub(crate) fn bounds(scenario: &Scenario, side: Side) -> Option<(Micros, Micros)
     if scenario.config.pings == Pings::Forward && other.pings.is_some() {
         straight += timeout;
     }
-    if other.talk.is_some() && scenario.peers[side].fate == Fate::Freezes {
+    if (other.talk.is_some() || other.pings.is_some()) && scenario.peers[side].fate == Fate::Freezes {
         straight += 2 * timeout;
     }
     Some((straight, interval + 6 * timeout + 4 * stall + 20 * S))

@@ -257,7 +257,8 @@ impl Peer {
     /// The gateway's end of stream, or its reset, came.
     pub(crate) fn ended(&mut self, ending: Ending) -> Result<(), String> {
         self.saw_end.get_or_insert(ending);
-        let unasked = self.wants.is_none() && self.close_sent.is_none();
+        let deaf = self.fated && matches!(self.plan.fate, Fate::Deaf(_));
+        let unasked = self.wants.is_none() && self.close_sent.is_none() && !deaf;
         if ending == Ending::Fin && self.inside_frame() && self.condition == Condition::Runs && unasked {
             return Err(format!("{:?}: an orderly end inside a frame", self.side));
         }

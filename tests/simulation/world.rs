@@ -219,7 +219,10 @@ impl World {
                     Err("not over after a cut".to_owned())
                 };
             }
-            Event::GivenUp(side) => self.links[side].loss = Some(Loss::TimedOut),
+            Event::GivenUp(side) if self.peers[side].condition == Condition::Vanished => {
+                self.links[side].loss = Some(Loss::TimedOut);
+            }
+            Event::GivenUp(_) => {}
             Event::Found(side, straight) => {
                 let hindered = self.hindered[side] || self.scenario.config.timeouts.stall.is_none();
                 if self.ended_at.is_none()
@@ -294,7 +297,14 @@ impl World {
             let bytes: Vec<u8> = self.links[side].at_peer.drain(..count).collect();
             self.peer_receives(side, &bytes)?;
         }
-        self.note(|| format!("{side:?}: peer has {} to read, reads {count}, {} to send, {:?}", self.links[side].at_peer.len(), self.peers[side].outgoing.len(), self.peers[side].last_own_ping));
+        self.note(|| {
+            format!(
+                "{side:?}: peer has {} to read, reads {count}, {} to send, {:?}",
+                self.links[side].at_peer.len(),
+                self.peers[side].outgoing.len(),
+                self.peers[side].last_own_ping
+            )
+        });
         self.peers[side].act(now);
         let mut sends = Sends::new();
         let (peer, link) = (&mut self.peers[side], &mut self.links[side]);
@@ -349,11 +359,17 @@ impl World {
             if self.relay.poll_timeout().is_none_or(|at| at > self.clock()) {
                 break;
             }
-            self.note(|| format!("timer {:?}", Side::BOTH.map(|side| self.links[side].sample(self.now, self.peers[side].condition))));
+            self.note(|| {
+                format!(
+                    "timer {:?}",
+                    Side::BOTH.map(|side| self.links[side].sample(self.now, self.peers[side].condition))
+                )
+            });
             spins += 1;
             if spins > SPINS_MAX {
                 return Err("the timer is due for ever".to_owned());
             }
+            self.pump();
             self.on_timeout();
         }
         self.rest()
@@ -402,7 +418,8 @@ impl World {
         Ok(())
     }
 
-    fn rest(&mut self) -> Result<(), String> {
+    /// The kernels send what they may.
+    fn pump(&mut self) {
         for side in Side::BOTH {
             let mut sends = Sends::new();
             let alive = matches!(self.peers[side].condition, Condition::Runs | Condition::Frozen);
@@ -410,6 +427,12 @@ impl World {
                 self.links[side].pump(self.now, &mut self.rng, &mut sends);
             }
             self.post(side, sends);
+        }
+    }
+
+    fn rest(&mut self) -> Result<(), String> {
+        self.pump();
+        for side in Side::BOTH {
             // A window may have opened.
             if self.peers[side].condition == Condition::Runs && !self.peers[side].outgoing.is_empty() {
                 self.at(self.now + self.links[side].path.latency, Event::Peer(side));
