@@ -347,6 +347,7 @@ impl World {
                 busy |= self.reads(side);
             }
             self.controls();
+            self.pump();
             for side in Side::BOTH {
                 self.taken(side);
                 busy |= self.wishes(side);
@@ -369,7 +370,6 @@ impl World {
             if spins > SPINS_MAX {
                 return Err("the timer is due for ever".to_owned());
             }
-            self.pump();
             self.on_timeout();
         }
         self.rest()
