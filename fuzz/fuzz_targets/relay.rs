@@ -59,7 +59,8 @@ fn act(u: &mut Unstructured<'_>, shell: &mut Shell) -> Result<()> {
         }
         21 => pong(shell, side),
         22 => {
-            let reason = *u.choose(&[EndReason::Draining, EndReason::Policy, EndReason::Terminated, EndReason::Internal])?;
+            let reason =
+                *u.choose(&[EndReason::Draining, EndReason::Policy, EndReason::Terminated, EndReason::Internal])?;
             shell.relay.end(reason, CloseCode::new(u.arbitrary()?), shell.now);
         }
         _ => {

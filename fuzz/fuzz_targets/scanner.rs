@@ -30,7 +30,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         role,
         deflate: u.ratio(1, 4)?,
         utf8: u.ratio(3, 4)?,
-        frame_limit: u64::from(limits.0).max(1),
+        frame_limit: u64::from(limits.0).max(leniencies::LEAST_FRAME_LIMIT),
         message_limit: u64::from(limits.1).max(1),
     };
     let mut sizes = Vec::new();

@@ -1,6 +1,9 @@
 //! Where tungstenite 0.30 is known to differ from our scanner: every exception of the differential target, and why.
 use crate::{protocol::violation::Violation, wire::Item};
 
+/// Its frame limit counts control frames too, ours only data frames: below this the two cannot be compared.
+pub const LEAST_FRAME_LIMIT: u64 = 125;
+
 /// Violations that tungstenite lets pass. Whatever follows one is not compared.
 ///
 /// `FrameHeader::parse` by itself accepts more (fragmented or long control frames, any reserved bit); `WebSocket::read`,

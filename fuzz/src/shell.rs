@@ -261,7 +261,7 @@ impl Shell {
         match self.relay.wish(side) {
             Wish::Keep => {}
             Wish::ShutDown => {
-                if self.relay.outbox(side).is_empty() {
+                if self.relay.outbox(side).is_empty() && !self.transports[side].holding {
                     self.transports[side].state = State::ShutDown;
                     self.relay.shut_down(side, self.now);
                 }
