@@ -1,4 +1,32 @@
-//! Pulsegate: a WebSocket gateway that relays frames and adds its own heartbeat on both legs.
+//! Pulsegate: a WebSocket gateway that relays frames between clients and backends and adds its own ping/pong
+//! heartbeat on both legs, so that idle connections survive the idle timeouts on their path and half-open peers
+//! are found and torn down on both sides.
+//!
+//! # The two paths
+//!
+//! **A frame, five stops.** [`session`] reads into the worker's scratch room → a `protocol::leg` scans headers →
+//! the [`relay`] decides what passes → the other leg's outbox, if its socket does not take it at once → the
+//! session writes. The core says where; the shell moves the payload: it is not copied, not unmasked, and no
+//! message is ever assembled.
+//!
+//! **An opening handshake, six stops.** [`listener`] accepts → TLS under a deadline → hyper parses, a tower stack
+//! limits → [`handshake`] makes it an upgrade request for a [`route`], or a 4xx → [`upstream`] picks a backend,
+//! dials, shakes hands, fails over → 101. The client gets its 101 only after the backend gave one.
+//!
+//! # The rings
+//!
+//! Imports point inward only; `tests/architecture.rs` checks it.
+//!
+//! | ring | what | knows nothing of |
+//! | --- | --- | --- |
+//! | [`protocol`] | RFC 6455 on one leg: frames, heartbeat, closing, outbox | IO, clocks, random numbers, the other leg |
+//! | [`relay`] | what crosses between two legs, what ends a session, which codes are said | IO, clocks, random numbers |
+//! | [`session`], [`transport`] | one task per session: sockets, timer, verdict | HTTP, configuration files |
+//! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
+//! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
+//!
+//! Settings live in the module that obeys them; [`config`] only assembles them.
+
 pub mod config;
 pub mod handshake;
 pub mod listener;

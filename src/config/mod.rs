@@ -1,4 +1,33 @@
 //! The whole configuration: complete, typed, valid. The rest of the program sees only this.
+mod address;
+mod ceilings;
+pub mod certificate;
+mod check;
+mod detection;
+mod file;
+mod keys;
+mod listeners;
+mod load;
+mod options;
+mod problem;
+mod report;
+mod routes;
+mod suggest;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod upstreams;
+mod value;
+mod warnings;
+
+pub use address::listen_address;
+pub use ceilings::Ceilings;
+pub use check::parse;
+pub use detection::{Detection, detection, idle_bytes_per_day};
+pub use load::{load, try_text};
+pub use problem::{ConfigErrors, Problem, Wrong};
+pub use report::{Report, report};
+
 use crate::{
     listener::ListenerConfig,
     protocol::close::CloseCode,

@@ -1,7 +1,241 @@
 //! Who may open a session now: session, address and memory limits, and draining.
+use crate::route::RouteConfig;
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+/// The limits on all sessions of the gateway, shared by all workers.
+pub struct Admission {
+    max_sessions: usize,
+    memory: Option<MemoryLimit>,
+    draining: AtomicBool,
+    sessions: AtomicUsize,
+    by_address: Mutex<HashMap<AddressKey, u32>>,
+}
+
+/// A limit on the bytes in the outboxes of all sessions together.
+pub struct MemoryLimit {
+    /// In bytes, as in `gateway.toml`.
+    pub limit: u64,
+    /// Bytes held now; asked once per handshake.
+    pub held: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl MemoryLimit {
+    /// The last eighth is kept for the sessions that exist: new ones are refused before the limit is reached.
+    fn allows_one_more(&self) -> bool {
+        (self.held)() < self.limit - self.limit / 8
+    }
+}
+
+/// Why no session may be opened now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    Draining,
+    /// `max_sessions` are open.
+    Full,
+    /// The outboxes hold nearly `memory_limit`.
+    Memory,
+    /// The client's address has `limits.sessions_per_address` open on this route.
+    Address,
+}
+
+/// Sessions are counted per route and address, an IPv6 one by its /64: that is what one subscriber is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct AddressKey {
+    route: String,
+    address: IpAddr,
+}
+
+impl AddressKey {
+    fn new(route: &RouteConfig, address: IpAddr) -> Self {
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        };
+        Self { route: route.name.clone(), address }
+    }
+}
+
+impl Admission {
+    #[must_use]
+    pub fn new(max_sessions: usize, memory: Option<MemoryLimit>) -> Arc<Self> {
+        Arc::new(Self {
+            max_sessions,
+            memory,
+            draining: AtomicBool::new(false),
+            sessions: AtomicUsize::new(0),
+            by_address: Mutex::default(),
+        })
+    }
+
+    /// The right to open a session on `route`. `client` is `None` where there is no address to count by.
+    ///
+    /// # Errors
+    /// The limit that stands in the way.
+    pub fn admit(self: &Arc<Self>, route: &RouteConfig, client: Option<IpAddr>) -> Result<Permit, Denied> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Denied::Draining);
+        }
+        if self.memory.as_ref().is_some_and(|memory| !memory.allows_one_more()) {
+            return Err(Denied::Memory);
+        }
+        let one_more = |open: usize| (open < self.max_sessions).then_some(open + 1);
+        self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).map_err(|_| Denied::Full)?;
+        // From here on the drop of the permit gives back what was taken.
+        let mut permit = Permit { admission: Arc::clone(self), address: None };
+        if let (Some(limit), Some(client)) = (route.options.sessions_per_address, client) {
+            let key = AddressKey::new(route, client);
+            let mut counts = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = counts.entry(key.clone()).or_default();
+            if *open >= limit {
+                if *open == 0 {
+                    counts.remove(&key);
+                }
+                drop(counts);
+                return Err(Denied::Address);
+            }
+            *open += 1;
+            permit.address = Some(key);
+        }
+        Ok(permit)
+    }
+
+    /// From now on nobody is admitted.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Sessions that are open, or about to be.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission")
+            .field("sessions", &self.sessions())
+            .field("max_sessions", &self.max_sessions)
+            .field("draining", &self.draining())
+            .finish_non_exhaustive()
+    }
+}
 
 /// The right to hold one session; given back on drop.
 #[derive(Debug)]
 pub struct Permit {
-    _private: (),
+    admission: Arc<Admission>,
+    address: Option<AddressKey>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.sessions.fetch_sub(1, Ordering::AcqRel);
+        let Some(key) = self.address.take() else { return };
+        let mut counts = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = counts.get_mut(&key) {
+            *open -= 1;
+            if *open == 0 {
+                counts.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::route::{HostPattern, tests::route};
+    use std::sync::atomic::AtomicU64;
+
+    fn limited(path: &str, sessions: u32) -> RouteConfig {
+        let mut route = route(HostPattern::Any, path);
+        route.options.sessions_per_address = Some(sessions);
+        route
+    }
+
+    fn client(address: &str) -> Option<IpAddr> {
+        Some(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_permit_is_given_back_on_drop() {
+        let admission = Admission::new(2, None);
+        let route = route(HostPattern::Any, "/");
+        let first = admission.admit(&route, None).unwrap();
+        let _second = admission.admit(&route, None).unwrap();
+        assert_eq!(admission.admit(&route, None).unwrap_err(), Denied::Full);
+        drop(first);
+        assert_eq!(admission.sessions(), 1);
+        assert!(admission.admit(&route, None).is_ok());
+    }
+
+    #[test]
+    fn addresses_are_counted_per_route() {
+        let admission = Admission::new(9, None);
+        let (chat, feed) = (limited("/chat", 1), limited("/feed", 1));
+        let first = admission.admit(&chat, client("192.0.2.1")).unwrap();
+        assert_eq!(admission.admit(&chat, client("::ffff:192.0.2.1")).unwrap_err(), Denied::Address);
+        let _other_address = admission.admit(&chat, client("192.0.2.2")).unwrap();
+        let _other_route = admission.admit(&feed, client("192.0.2.1")).unwrap();
+        let _nobody = admission.admit(&chat, None).unwrap();
+        assert_eq!(admission.sessions(), 4, "a refused session is not counted");
+        drop(first);
+        assert!(admission.admit(&chat, client("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn ipv6_is_counted_by_its_64() {
+        let admission = Admission::new(9, None);
+        let chat = limited("/chat", 1);
+        let _first = admission.admit(&chat, client("2001:db8:1:2::1")).unwrap();
+        assert_eq!(admission.admit(&chat, client("2001:db8:1:2:ffff::9")).unwrap_err(), Denied::Address);
+        assert!(admission.admit(&chat, client("2001:db8:1:3::1")).is_ok());
+    }
+
+    #[test]
+    fn no_count_outlives_its_sessions() {
+        let admission = Admission::new(9, None);
+        drop(admission.admit(&limited("/", 2), client("192.0.2.1")).unwrap());
+        assert_eq!(admission.admit(&limited("/", 0), client("192.0.2.1")).unwrap_err(), Denied::Address);
+        assert!(admission.by_address.lock().unwrap().is_empty());
+        assert_eq!(admission.sessions(), 0);
+    }
+
+    #[test]
+    fn memory_refuses_before_its_limit() {
+        let held = Arc::new(AtomicU64::new(0));
+        let gauge = Arc::clone(&held);
+        let memory = MemoryLimit { limit: 800, held: Box::new(move || gauge.load(Ordering::Relaxed)) };
+        let admission = Admission::new(9, Some(memory));
+        let route = route(HostPattern::Any, "/");
+        held.store(699, Ordering::Relaxed);
+        assert!(admission.admit(&route, None).is_ok());
+        held.store(700, Ordering::Relaxed);
+        assert_eq!(admission.admit(&route, None).unwrap_err(), Denied::Memory);
+    }
+
+    #[test]
+    fn a_draining_gateway_admits_nobody() {
+        let admission = Admission::new(9, None);
+        let route = route(HostPattern::Any, "/");
+        let _before = admission.admit(&route, None).unwrap();
+        admission.drain();
+        assert_eq!(admission.admit(&route, None).unwrap_err(), Denied::Draining);
+        assert_eq!(admission.sessions(), 1);
+    }
 }

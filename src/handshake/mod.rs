@@ -1,3 +1,167 @@
 //! The opening handshake: from a connected stream to a session's `Opening`, or an HTTP refusal.
 pub mod admission;
+mod farewell;
+mod forwarded;
+mod headers;
+pub mod refusals;
+mod request;
+mod response;
+mod service;
 pub mod spelling;
+#[cfg(test)]
+mod wiring;
+
+use crate::{
+    listener::{Peer, accept::Connection, tls},
+    route::{RouteOptions, Router},
+    session::{Opened, Opening},
+    transport::{Socket, Stream},
+};
+use admission::Admission;
+use http::StatusCode;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
+use refusals::{Refusals, RefusedHandshake};
+use service::{Upgrade, Visit};
+use spelling::Spelled;
+use std::{future::poll_fn, io, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use tokio::{sync::Semaphore, time::sleep};
+use tokio_rustls::TlsAcceptor;
+
+/// hyper's smallest read buffer; `limits.header` may be less.
+const SMALLEST_BUFFER: usize = 8192;
+/// Backends that one handshake may wait for in vain before it is given up.
+const TRIES: u32 = 3;
+
+/// What opening handshakes need to know; one per worker, made from parts that all workers share.
+pub struct Edge {
+    defaults: RouteOptions,
+    trusted_proxies: Vec<IpNet>,
+    router: Arc<Router>,
+    admission: Arc<Admission>,
+    refusals: Arc<Refusals>,
+    dials: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Edge {
+    /// `defaults` apply before a route is known. `dials` has a place for each handshake that may wait for a backend; give it
+    /// fewer than there are slots to accept into, so that refusals are answered while backends hang.
+    #[must_use]
+    pub fn new(
+        defaults: RouteOptions,
+        trusted_proxies: Vec<IpNet>,
+        router: Arc<Router>,
+        admission: Arc<Admission>,
+        refusals: Arc<Refusals>,
+        dials: Arc<Semaphore>,
+    ) -> Rc<Self> {
+        let once = |options: &RouteOptions| options.connect + options.handshake;
+        let longest = router.matching_order().map(|route| once(&route.config.options)).max();
+        let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
+        Rc::new(Self { defaults, trusted_proxies, router, admission, refusals, dials, patience })
+    }
+}
+
+/// Brings an accepted connection to its session: TLS if the listener speaks it, then the opening handshake. The connection's
+/// slot is given back when this ends. `None`: it was refused, and that was logged.
+pub async fn receive(connection: Connection, tls: Option<&TlsAcceptor>, edge: &Rc<Edge>) -> Option<Opening> {
+    let Connection { socket, peer, slot } = connection;
+    let stream = match tls {
+        None => Stream::Plain(socket),
+        Some(acceptor) => secure(acceptor, socket, &peer, edge).await?,
+    };
+    let opening = serve(stream, peer, edge).await;
+    drop(slot);
+    opening
+}
+
+async fn secure(acceptor: &TlsAcceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {
+    let error = match tls::handshake(acceptor, socket, edge.defaults.handshake).await {
+        Ok(stream) => return Some(stream),
+        Err(error) => error,
+    };
+    // A connection that ends before it says anything is a health check or a browser's spare one.
+    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+        tracing::debug!(client = service::peer_name(peer), %error, "the client left during the TLS handshake");
+    } else {
+        edge.refusals.record(&RefusedHandshake {
+            cause: format!("TLS: {error}").into(),
+            client: service::peer_name(peer),
+            ..RefusedHandshake::default()
+        });
+    }
+    None
+}
+
+/// Serves one connection until a handshake succeeds on it or it ends. Requests that are refused may be followed by others
+/// on the same connection; each head, each wait for backends and each answer has its deadline.
+///
+/// Dropping this future ends the connection and cancels the dial. `None`: no session; what was refused was logged.
+pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Opening> {
+    let (io, speller) = Spelled::new(stream, response::SPELLINGS);
+    let visit = Visit::new(Rc::clone(edge), peer, speller);
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(edge.defaults.handshake)
+        .max_header_size(edge.defaults.header)
+        .max_buf_size(edge.defaults.header.max(SMALLEST_BUFFER))
+        .preserve_header_case(true)
+        .serve_connection(TokioIo::new(io), service::stack(&visit));
+    let mut alarm = pin!(sleep(Duration::ZERO));
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        let Some(deadline) = visit.deadline() else { return Poll::Pending };
+        if alarm.deadline() != deadline {
+            alarm.as_mut().reset(deadline);
+        }
+        alarm.as_mut().poll(cx).map(|()| None)
+    })
+    .await;
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().into_inner();
+    match (ended, visit.take_upgrade()) {
+        (Some(Ok(())), Some(upgrade)) => Some(opening(stream, &parts.read_buf, upgrade)),
+        (Some(Err(_)) | None, Some(upgrade)) => {
+            tracing::debug!("the client left between the backend's 101 and its own");
+            farewell::to_backend(upgrade).await;
+            None
+        }
+        (Some(ended), None) => {
+            if let Err(error) = ended {
+                explain(&error, &visit);
+            }
+            farewell::to_client(stream).await;
+            None
+        }
+        // It has not taken its answer in time, so it will not take a farewell.
+        (None, None) => None,
+    }
+}
+
+/// What came behind the request is copied out, as it would keep hyper's whole buffer alive.
+fn opening(stream: Stream, read_buf: &[u8], upgrade: Upgrade) -> Opening {
+    let Upgrade { upstream, deflate, facts, .. } = upgrade;
+    Opening { downstream: Opened { stream, early: read_buf.to_vec() }, upstream, deflate, facts }
+}
+
+/// Logs what hyper refused by itself.
+fn explain(error: &hyper::Error, visit: &Visit) {
+    let (status, cause) = if error.is_parse_too_large() {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        (Some(status), "the request head is larger than `limits.header` or has over 100 headers".into())
+    } else if error.is_parse() {
+        (Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
+    } else if error.is_timeout() {
+        (None, "the request head was not complete within `timeouts.handshake`".into())
+    } else if visit.busy() {
+        (None, "the client left before it was answered".into())
+    } else {
+        tracing::debug!(%error, "a connection ended without a request");
+        return;
+    };
+    visit.record(status, cause);
+}

@@ -1,1 +1,239 @@
 //! Header names as RFC 6455 spells them, on a stream that hyper writes.
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Handshake names that are always ours to write (RFC 6455 sections 4.1 and 4.2.2).
+const HANDSHAKE: [&str; 5] =
+    ["Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Accept"];
+
+/// A stream whose written heads get header names respelled, when asked to.
+///
+/// hyper writes a name that it did not receive in lower case, and old backends and devices compare bytes. Only
+/// names in the list are touched, and only their case: the length of a head does not change. A name of the
+/// handshake itself is always respelled; any other one only if it stands wholly in lower case, since with
+/// capitals it is a name that a peer sent.
+#[derive(Debug)]
+pub struct Spelled<T> {
+    io: T,
+    names: &'static [&'static str],
+    armed: Arc<AtomicBool>,
+    head: Vec<u8>,
+    /// How much of `head` the stream has taken.
+    written: usize,
+}
+
+/// Tells a [`Spelled`] that the next bytes written are a head.
+#[derive(Clone, Debug)]
+pub struct Speller {
+    armed: Arc<AtomicBool>,
+}
+
+impl Speller {
+    /// Has the header names of the next head respelled, up to its blank line.
+    pub fn arm(&self) {
+        self.armed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<T> Spelled<T> {
+    /// Wraps a stream; `names` are spelled as they shall be written.
+    pub fn new(io: T, names: &'static [&'static str]) -> (Self, Speller) {
+        let armed = Arc::new(AtomicBool::new(false));
+        let speller = Speller { armed: Arc::clone(&armed) };
+        (Self { io, names, armed, head: Vec::new(), written: 0 }, speller)
+    }
+
+    /// The stream itself. A head that was written whole and flushed has left.
+    pub fn into_inner(self) -> T {
+        self.io
+    }
+
+    /// Keeps the bytes that belong to the head and says how many those are.
+    fn collect(&mut self, bytes: &[u8]) -> usize {
+        // The blank line may begin in what came before.
+        let start = self.head.len().saturating_sub(3);
+        let known = self.head.len();
+        self.head.extend_from_slice(bytes);
+        let Some(at) = self.head[start..].windows(4).position(|four| four == b"\r\n\r\n") else {
+            return bytes.len();
+        };
+        self.head.truncate(start + at + 4);
+        let taken = self.head.len() - known;
+        respell(&mut self.head, self.names);
+        self.armed.store(false, Ordering::Relaxed);
+        taken
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Spelled<T> {
+    /// Writes a complete head out; an incomplete one waits for its rest.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.head.is_empty() || self.armed.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        while self.written < self.head.len() {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.head[self.written..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += n;
+        }
+        self.head = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Spelled<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Spelled<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.armed.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(this.collect(buf)));
+        }
+        ready!(this.poll_head(cx))?;
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.armed.load(Ordering::Relaxed) {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return Poll::Ready(Ok(this.collect(first)));
+        }
+        ready!(this.poll_head(cx))?;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_head(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_head(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+/// Respells the names of a whole head in place; its first line has no name.
+fn respell(head: &mut [u8], names: &[&str]) {
+    for line in head.split_mut(|&byte| byte == b'\n').skip(1) {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        let name = &mut line[..colon];
+        let Some(spelling) = names.iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { continue };
+        if HANDSHAKE.contains(spelling) || !name.iter().any(u8::is_ascii_uppercase) {
+            name.copy_from_slice(spelling.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const NAMES: &[&str] = &["Host", "Connection", "Upgrade", "Sec-WebSocket-Key", "X-Request-Id"];
+    const HEAD: &[u8] = b"GET /host:x HTTP/1.1\r\nhost: connection: a\r\nconnection: Upgrade\r\nUPGRADE: websocket\r\n\
+        sec-websocket-key: abc\r\nsec-websocket-keys: host: upgrade\r\nX-Request-ID: 1\r\n\r\n";
+    const SPELLED: &[u8] =
+        b"GET /host:x HTTP/1.1\r\nHost: connection: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: abc\r\nsec-websocket-keys: host: upgrade\r\nX-Request-ID: 1\r\n\r\n";
+
+    /// Takes at most the given number of bytes a write, and is not ready every other time.
+    struct Grudging {
+        taken: Vec<u8>,
+        sizes: Vec<usize>,
+        turn: usize,
+    }
+
+    impl AsyncWrite for Grudging {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.turn += 1;
+            if self.turn.is_multiple_of(2) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let n = buf.len().min(self.sizes[self.turn % self.sizes.len()]);
+            self.taken.extend_from_slice(&buf[..n]);
+            Poll::Ready(Ok(n))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_head_is_respelled_however_it_is_written(
+            chunk in 1usize..60, sizes in prop::collection::vec(1usize..40, 1..5), vectored: bool,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let body = b"host: stays\r\n\r\nconnection: stays";
+            let taken = runtime.block_on(async {
+                let (mut io, speller) = Spelled::new(Grudging { taken: Vec::new(), sizes, turn: 0 }, NAMES);
+                speller.arm();
+                let all = [HEAD, body].concat();
+                for piece in all.chunks(chunk) {
+                    let mut rest = piece;
+                    while !rest.is_empty() {
+                        let (one, two) = rest.split_at(rest.len() / 2);
+                        let n = if vectored {
+                            io.write_vectored(&[io::IoSlice::new(one), io::IoSlice::new(two)]).await.unwrap()
+                        } else {
+                            io.write(rest).await.unwrap()
+                        };
+                        rest = &rest[n..];
+                    }
+                    io.flush().await.unwrap();
+                }
+                io.into_inner().taken
+            });
+            prop_assert_eq!(taken, [SPELLED, body].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn each_head_is_armed_by_itself() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let (mut io, speller) = Spelled::new(ours, NAMES);
+        for armed in [true, false, true] {
+            if armed {
+                speller.arm();
+            }
+            io.write_all(HEAD).await.unwrap();
+            io.flush().await.unwrap();
+            let mut got = vec![0; HEAD.len()];
+            theirs.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, if armed { SPELLED } else { HEAD });
+        }
+    }
+}

@@ -91,8 +91,8 @@ pub struct Heartbeat {
 enum Beat {
     Off,
     Idle { next: Instant },
-    Due { since: Instant },
-    Queued { since: Instant, end: u64 },
+    Due { since: Instant, mark: Option<judge::Mark> },
+    Queued { since: Instant, end: u64, mark: Option<judge::Mark> },
     Sent { left: Instant, deadline: Instant, mark: Option<judge::Mark> },
 }
 
@@ -206,8 +206,8 @@ impl Heartbeat {
         self.counter = self.counter.wrapping_add(1);
         self.app_ping = None;
         self.asked = None;
-        if let Beat::Due { since } = self.beat {
-            self.beat = Beat::Queued { since, end: end(PING_PAYLOAD) };
+        if let Beat::Due { since, mark } = self.beat {
+            self.beat = Beat::Queued { since, end: end(PING_PAYLOAD), mark };
         }
         let mut payload = [0; PING_PAYLOAD];
         payload[..8].copy_from_slice(&self.secret.to_be_bytes());
@@ -262,7 +262,7 @@ impl Heartbeat {
                 let paused = now.saturating_duration_since(since);
                 match &mut self.beat {
                     Beat::Sent { deadline, .. } => *deadline += paused,
-                    Beat::Due { since } | Beat::Queued { since, .. } => *since += paused,
+                    Beat::Due { since, .. } | Beat::Queued { since, .. } => *since += paused,
                     Beat::Off | Beat::Idle { .. } => {}
                 }
             }
@@ -276,8 +276,8 @@ impl Heartbeat {
         self.app_ping = None;
         match self.beat {
             Beat::Off | Beat::Idle { .. } => {}
-            Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now },
-            Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end },
+            Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, mark: None },
+            Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, mark: None },
         }
     }
 

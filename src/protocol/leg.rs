@@ -55,8 +55,10 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
     Open,
-    /// Writing is to be shut down.
-    ShutDown,
+    /// Writing is to be shut down, at most until then: close_notify may find no room.
+    ShutDown {
+        until: Instant,
+    },
     /// The peer's end of stream is awaited.
     Linger {
         until: Instant,

@@ -50,6 +50,12 @@ impl Meter {
         }
     }
 
+    /// Nothing is left to be slow at: what was counted does not count.
+    #[inline]
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// Starts a new window; a meter that ran goes on running.
     pub fn restart(&mut self, now: Instant) {
         *self = Self { since: self.since.map(|_| now), ..Self::default() };

@@ -55,6 +55,8 @@ pub struct Outcome {
     /// The side that caused it; `None`: the gateway.
     pub first: Option<Side>,
     pub violation: Option<Violation>,
+    /// When the end began.
+    pub at: Instant,
     /// Time since the last byte of each peer, when the end began.
     pub silence: PerSide<Duration>,
 }
@@ -119,7 +121,10 @@ impl Relay {
             Tell::Close(frame) => self.say(side, frame, now + close, now),
             // A violation always brings its frame; without one there is nothing to say.
             Tell::Reset | Tell::Violation => self.abandon(side, Output::Cut, now),
-            Tell::CloseIfRoom(frame) if self.legs[side].outbox.is_empty() => self.say(side, frame, now + close, now),
+            Tell::CloseIfRoom(frame) if self.legs[side].outbox.is_empty() => {
+                self.legs[side].reset_after_close = true;
+                self.say(side, frame, now + close, now);
+            }
             Tell::CloseIfRoom(_) => self.abandon(side, Output::Cut, now),
             Tell::CloseAndReset(frame) => {
                 self.legs[side].reset_after_close = true;
@@ -147,7 +152,12 @@ impl Relay {
 
     /// The outgoing stream stands inside a frame whose source will not complete it.
     fn border_is_lost(&self, side: Side) -> bool {
-        self.inside_frame(side) && self.legs[side.other()].input != Input::Open
+        self.inside_frame(side) && !self.still_sends(side.other())
+    }
+
+    /// Whether more may come from this peer that can cross.
+    fn still_sends(&self, side: Side) -> bool {
+        self.legs[side].input == Input::Open && self.legs[side].finish == Finish::Open
     }
 
     fn abandon(&mut self, side: Side, output: Output, now: Instant) {
@@ -222,9 +232,8 @@ impl Relay {
     /// A peer that closed gets its own code back if the other side can no longer answer it.
     fn echo(&mut self, side: Side, now: Instant) {
         let leg = &self.legs[side];
-        let answered = self.legs[side.other()].input == Input::Open && self.legs[side.other()].finish == Finish::Open;
         if let (Input::Closed { .. }, Output::Open, Some(code), false) =
-            (leg.input, leg.output, leg.close_received, answered)
+            (leg.input, leg.output, leg.close_received, self.still_sends(side.other()))
         {
             let frame = CloseFrame { code: CloseCode::new(code), reason: "" };
             self.say(side, frame, now + self.config.timeouts.close, now);
@@ -272,7 +281,7 @@ impl Relay {
             (Output::Sent { .. }, Input::Ended | Input::Closed { eof: true }) => Finish::Drop,
             (Output::Sent { .. }, Input::Closed { eof: false } | Input::Deaf) => match leg.role {
                 // The server ends TCP first (RFC 6455 section 7.1.1).
-                Role::Server => Finish::ShutDown,
+                Role::Server => Finish::ShutDown { until },
                 Role::Client => Finish::Linger { until },
             },
             (Output::Sent { .. }, Input::Open) => Finish::Open,
@@ -280,7 +289,7 @@ impl Relay {
         };
         if leg.finish != Finish::Open {
             leg.quiet();
-            self.echo(side.other(), now);
+            self.source_lost(side, now);
         }
     }
 
@@ -291,7 +300,7 @@ impl Relay {
         let leg = &self.legs[side];
         match leg.finish {
             Finish::Open | Finish::Done => Wish::Keep,
-            Finish::ShutDown => Wish::ShutDown,
+            Finish::ShutDown { .. } => Wish::ShutDown,
             Finish::Linger { .. } => match leg.input {
                 Input::Ended | Input::Closed { eof: true } => Wish::Drop,
                 Input::Open | Input::Closed { eof: false } | Input::Deaf => Wish::Keep,
@@ -315,15 +324,19 @@ impl Relay {
         let leg = &self.legs[side];
         let close = self.config.timeouts.close;
         match (leg.finish, leg.output) {
-            (Finish::Linger { until }, _) => Some(until),
+            (Finish::ShutDown { until } | Finish::Linger { until }, _) => Some(until),
             (Finish::Open, Output::Due { by, .. }) => Some(by),
             (Finish::Open, Output::Sent { at, .. }) => Some(at + close),
             (Finish::Open, Output::Queued { since, .. }) if leg.reset_after_close => Some(since),
             // `timeouts.stall` judges while the close frame waits; without one, it gets as long as an answer.
             (Finish::Open, Output::Queued { since, .. }) if self.config.timeouts.stall.is_none() => Some(since + close),
+            // Nothing waits here, but the transport holds it back itself (TLS).
+            (Finish::Open, Output::Queued { since, .. }) if leg.outbox.is_empty() => {
+                self.config.timeouts.stall.map(|stall| since + stall)
+            }
             (Finish::Open, Output::Gone) => self.ending.map(|ending| ending.at + close),
             (
-                Finish::Open | Finish::ShutDown | Finish::Drop | Finish::Reset | Finish::Done,
+                Finish::Open | Finish::Drop | Finish::Reset | Finish::Done,
                 Output::Open
                 | Output::Due { .. }
                 | Output::Queued { .. }
@@ -343,7 +356,7 @@ impl Relay {
             Output::Due { .. } | Output::Queued { .. } => self.abandon(side, Output::Cut, now),
             Output::Open | Output::Sent { .. } | Output::Cut | Output::Gone => {
                 self.legs[side].finish = Finish::Drop;
-                self.echo(side.other(), now);
+                self.source_lost(side, now);
             }
         }
     }
@@ -369,7 +382,7 @@ impl Relay {
         }
         let silence = |side| at.saturating_duration_since(self.legs[side].heartbeat.heard());
         let silence = PerSide { downstream: silence(Side::Downstream), upstream: silence(Side::Upstream) };
-        Some(Outcome { reason: ending.reason, first: ending.first, violation: ending.violation, silence })
+        Some(Outcome { reason: ending.reason, first: ending.first, violation: ending.violation, at, silence })
     }
 
     /// Whether both transports are closed: the session is over.

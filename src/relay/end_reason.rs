@@ -60,7 +60,7 @@ pub(crate) enum Tell {
     Close(CloseFrame),
     /// A close frame if it can be said at once, and a reset.
     CloseAndReset(CloseFrame),
-    /// A close frame if nothing waits before it, else a reset.
+    /// A close frame if nothing waits before it and a border comes in time, and a reset.
     CloseIfRoom(CloseFrame),
     /// The code and words of the violation.
     Violation,

@@ -82,7 +82,7 @@ impl Relay {
     #[must_use]
     pub fn wants_read(&self, side: Side) -> bool {
         let leg = &self.legs[side];
-        if leg.finish == Finish::Done {
+        if matches!(leg.finish, Finish::Drop | Finish::Reset | Finish::Done) {
             return false;
         }
         match leg.input {
@@ -96,7 +96,14 @@ impl Relay {
         }
     }
 
-    /// Bytes held back from the last chunk of this leg, to be put before the next one.
+    /// How many bytes are held back from the last chunk of this leg.
+    #[inline]
+    #[must_use]
+    pub fn held(&self, side: Side) -> usize {
+        self.legs[side].scanner.held().len()
+    }
+
+    /// Copies the bytes held back to the start of `chunk`, which must go on with what arrived after them.
     #[inline]
     pub fn take_held(&mut self, side: Side, chunk: &mut [u8]) -> usize {
         self.legs[side].scanner.take_held(chunk)
@@ -125,7 +132,9 @@ impl Relay {
         if leg.scanner.unfinished() && leg.input == Input::Open {
             leg.sender.run(now);
         } else {
-            leg.sender.rest(now);
+            // Each frame is judged by itself: headers and payloads that leave in separate packets, a delayed
+            // acknowledgement apart, are no slow sender.
+            leg.sender.forget();
         }
         if crosses { step } else { Step { pass: 0..0, ..step } }
     }
@@ -247,6 +256,9 @@ impl Relay {
         leg.outbox.take(count);
         leg.receiver.moved(count);
         if leg.outbox.is_empty() {
+            if let Output::Queued { since, .. } = &mut leg.output {
+                *since = now;
+            }
             leg.receiver.rest(now);
             self.pause(side.other(), false, now);
         }
@@ -315,22 +327,23 @@ impl Relay {
             }
         }
         for side in Side::BOTH {
+            // First, so that a farewell that is decided on now gets the turn that follows to be said.
+            self.closing_due(side, now);
             let answers = if side == Side::Downstream { Answers::Proven } else { answers };
             let (config, leg) = (&self.config.heartbeat[side], &mut self.legs[side]);
             if leg.heartbeat.on_timeout(config, answers, now, || sample(side)).is_err() {
                 self.unresponsive(side, None, now);
             }
             self.judge_pace(side, now);
-            self.closing_due(side, now);
         }
     }
 
     fn judge_pace(&mut self, side: Side, now: Instant) {
         let pace = self.pace();
         let leg = &mut self.legs[side];
-        if leg.receiver.stalled(pace, now) {
-            self.stalled(side, now);
-        } else if self.ending.is_none() && self.legs[side].sender.stalled(pace, now) {
+        let receiver = leg.receiver.stalled(pace, now);
+        let sender = leg.sender.stalled(pace, now) && self.ending.is_none();
+        if receiver || sender {
             self.stalled(side, now);
         }
     }

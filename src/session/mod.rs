@@ -1,10 +1,29 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
+
+mod drive;
+pub mod pause;
 pub mod registry;
 pub mod verdict;
-use crate::{handshake::admission::Permit, route::RouteConfig, transport::Stream, upstream::Lease};
-use std::sync::Arc;
+
+use crate::{
+    handshake::admission::Permit, protocol::heartbeat::HeartbeatEvent, relay::Side, route::RouteConfig,
+    transport::Stream, upstream::Lease,
+};
+use drive::Session;
+use pause::PauseWatch;
+use registry::Registry;
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{Arc, atomic::AtomicU64},
+    task::Poll,
+};
+use verdict::Verdict;
 
 /// Everything a session starts from: both 101s have been said.
+#[derive(Debug)]
 pub struct Opening {
     pub downstream: Opened,
     pub upstream: Opened,
@@ -14,6 +33,7 @@ pub struct Opening {
 }
 
 /// One upgraded stream.
+#[derive(Debug)]
 pub struct Opened {
     pub stream: Stream,
     /// Bytes that arrived right behind the handshake, copied out of hyper's buffer.
@@ -21,6 +41,7 @@ pub struct Opened {
 }
 
 /// What is known of a session besides its bytes; its verdict tells it.
+#[derive(Debug)]
 pub struct Facts {
     /// `X-Request-Id`, made or passed.
     pub id: Box<str>,
@@ -35,4 +56,55 @@ pub struct Facts {
     pub local_port: Option<u16>,
     /// Given back when the session ends.
     pub permit: Permit,
+}
+
+/// Told of every ping, pong and round trip: session id, side, event.
+pub type HeartbeatObserver = Rc<dyn Fn(&str, Side, HeartbeatEvent)>;
+
+/// What the sessions of one worker share. Not shared between threads.
+pub struct WorkerContext {
+    pub registry: Rc<Registry>,
+    pub pause: Rc<PauseWatch>,
+    pub heartbeat: Option<HeartbeatObserver>,
+    /// Called once per session, when its codes are known.
+    pub report: Box<dyn Fn(Verdict)>,
+    /// Bytes in the outboxes of this worker's sessions, for the memory limit.
+    pub outboxes: Arc<AtomicU64>,
+    pub scratch: RefCell<Scratch>,
+}
+
+/// Room for what is read, borrowed within one poll: an idle session owns no buffer.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Plaintext: frames.
+    chunk: Box<[u8]>,
+    /// TLS records.
+    cipher: Box<[u8]>,
+}
+
+/// Bytes that are read at once when a sender is fast.
+const SCRATCH: usize = 256 * 1024;
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let room = || vec![0; SCRATCH].into_boxed_slice();
+        Self { chunk: room(), cipher: room() }
+    }
+}
+
+/// Runs a session to its end. Its verdict is reported when its codes are known; it lives on until TCP is done.
+///
+/// A panic in here is a bug of ours: it ends this session as `internal`, and nothing else.
+pub async fn run(opening: Opening, context: Rc<WorkerContext>) {
+    let mut session = Box::new(Session::new(opening, context));
+    poll_fn(|cx| {
+        for _ in 0..2 {
+            match catch_unwind(AssertUnwindSafe(|| session.poll(cx))) {
+                Ok(poll) => return poll,
+                Err(_) => session.give_up(),
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }

@@ -10,7 +10,7 @@ use std::{
 /// What a session is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// End by closing handshakes; `code` replaces the reason's default on both legs.
+    /// End by closing handshakes; `code` replaces what the client is told by default.
     End { reason: EndReason, code: Option<CloseCode> },
     /// Reset both legs now.
     Cut,

@@ -1,5 +1,7 @@
 //! The one record of how a session ended.
-use crate::relay::{EndReason, PerSide, Side};
+use super::Facts;
+use crate::protocol::leg::Output;
+use crate::relay::{EndReason, Outcome, PerSide, Relay, Side};
 use std::time::Duration;
 
 /// How a session ended: who first, how, with which codes and counts. `session` makes it, once; `log` writes it.
@@ -40,4 +42,40 @@ pub struct LegVerdict {
     pub last_round_trip: Option<Duration>,
     /// Time since the last byte from this leg's peer, when the end began.
     pub silence: Duration,
+}
+
+impl Verdict {
+    /// The verdict on a session whose codes are known.
+    pub(super) fn of(facts: &Facts, relay: &Relay, outcome: Outcome, duration: Duration) -> Self {
+        let backend = facts.lease.backend();
+        let leg = |side: Side| {
+            let leg = relay.leg(side);
+            LegVerdict {
+                code_received: leg.close_received,
+                code_sent: leg.close_sent(),
+                cut: leg.output == Output::Cut,
+                bytes_received: leg.received,
+                messages_received: leg.scanner.messages(),
+                pings_sent: leg.heartbeat.sent(),
+                pongs_received: leg.heartbeat.answered(),
+                last_round_trip: leg.heartbeat.round_trip(),
+                silence: outcome.silence[side],
+            }
+        };
+        Self {
+            id: facts.id.clone(),
+            route: facts.route.name.clone(),
+            upstream: backend.upstream.clone(),
+            backend: backend.name.clone(),
+            local_port: facts.local_port,
+            client: facts.client.clone(),
+            user_agent: facts.user_agent.clone(),
+            origin: facts.origin.clone(),
+            duration,
+            reason: outcome.reason,
+            first: outcome.first,
+            cause: outcome.violation.map(|violation| violation.explain().to_owned()),
+            legs: PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) },
+        }
+    }
 }

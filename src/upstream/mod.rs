@@ -1,5 +1,23 @@
 //! Pools of backends: which one a session goes to, and the dial.
+mod backend;
+mod balance;
+mod connect;
+mod echo;
+mod handshake;
+mod health;
+mod pool;
+pub mod probe;
+mod resolve;
+mod tls;
+mod verify;
+#[cfg(test)]
+mod wiring;
+
+pub use backend::{Backend, Lease};
+pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
+pub use probe::{Probe, probe};
 use std::{path::PathBuf, time::Duration};
+pub use tls::UpstreamTlsError;
 
 /// An `[upstream.NAME]` as configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,63 +49,7 @@ pub enum BalanceKind {
     Random,
 }
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
-
-/// One backend at run time, shared by all workers.
-#[derive(Debug)]
-pub struct Backend {
-    pub address: BackendAddress,
-    /// As written in `gateway.toml`; its name in logs and metrics.
-    pub name: String,
-    /// Name of the pool it belongs to.
-    pub upstream: String,
-    sessions: AtomicUsize,
-    proven: AtomicBool,
-}
-
-impl Backend {
-    /// Sessions that hold a lease on it now.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// Whether any of its sessions ever answered one of our pings.
-    #[must_use]
-    pub fn proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
-    }
-
-    /// One of its sessions answered one of our pings.
-    pub fn prove(&self) {
-        self.proven.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A session's hold on a backend: counted while it lives.
-#[derive(Debug)]
-pub struct Lease {
-    backend: Arc<Backend>,
-}
-
-impl Lease {
-    #[must_use]
-    pub fn new(backend: Arc<Backend>) -> Self {
-        backend.sessions.fetch_add(1, Ordering::Relaxed);
-        Self { backend }
-    }
-
-    #[must_use]
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.backend.sessions.fetch_sub(1, Ordering::Relaxed);
-    }
+/// A duration in the words of `gateway.toml`'s reader: `5s`, `1.5s`.
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
 }

@@ -16,18 +16,18 @@ pub struct PathSample {
     pub since_ack: Duration,
 }
 
-/// What TCP knew when a ping left.
+/// What TCP knew when a ping left, or when one that cannot leave was last looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    /// `acked` once the ping itself is acknowledged.
-    ping: u64,
+    /// `acked` once all that was given to the socket by then is acknowledged: the ping itself, if it left.
+    end: u64,
     /// `acked` when last looked at.
     seen: u64,
 }
 
 impl Mark {
     pub(super) fn new(sample: PathSample) -> Self {
-        Self { ping: sample.acked + sample.queued, seen: sample.acked }
+        Self { end: sample.acked + sample.queued, seen: sample.acked }
     }
 }
 
@@ -54,7 +54,7 @@ impl Heartbeat {
         match self.beat {
             Beat::Off => None,
             Beat::Idle { next } => Some(next),
-            Beat::Due { since } => {
+            Beat::Due { since, .. } => {
                 let held = self.app_ping.map(|since| since + Self::patience(config));
                 let judged = self.judged_at(config, since);
                 [held, judged].into_iter().flatten().min()
@@ -87,10 +87,12 @@ impl Heartbeat {
         match self.beat {
             Beat::Off => Ok(()),
             Beat::Idle { .. } => {
-                self.beat = Beat::Due { since: now };
+                self.beat = Beat::Due { since: now, mark: sample().map(Mark::new) };
                 Ok(())
             }
-            Beat::Due { since } | Beat::Queued { since, .. } => self.judge_waiting(config, since, now, sample),
+            Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => {
+                self.judge_waiting(config, since, mark, now, sample)
+            }
             Beat::Sent { left, mark, .. } => self.judge_sent(config, answers, left, mark, now, sample),
         }
     }
@@ -100,31 +102,37 @@ impl Heartbeat {
         &mut self,
         config: &HeartbeatConfig,
         since: Instant,
+        mark: Option<Mark>,
         now: Instant,
         sample: impl FnOnce() -> Option<PathSample>,
     ) -> Result<(), Silent> {
-        let Some(timeout) = config.ping_timeout else { return Ok(()) };
-        if now < since + timeout {
-            // Only the patience with an application's ping is over.
+        if self.app_ping.is_some_and(|asked| now >= asked + Self::patience(config)) {
+            // The patience with an application's ping is over.
             self.app_ping = None;
+        }
+        let (Some(timeout), Some(due)) = (config.ping_timeout, self.judged_at(config, since)) else { return Ok(()) };
+        if now < due {
             return Ok(());
         }
         if self.heard + timeout > now {
-            self.wait_from(self.heard);
+            self.wait_from(self.heard, mark);
             return Ok(());
         }
-        match sample() {
-            Some(path) if path.in_flight && path.since_ack >= timeout => self.look_once_more(timeout, now),
-            Some(path) if path.in_flight => {
-                self.wait_from(Self::last_ack(path, now));
-                Ok(())
-            }
-            // A closed window whose probes are answered, or no TCP to ask: slow, and `timeouts.stall` judges.
-            Some(_) | None => {
-                self.wait_from(now);
-                Ok(())
-            }
+        let Some(path) = sample() else {
+            // No TCP to ask: `timeouts.stall` judges.
+            self.wait_from(now, None);
+            return Ok(());
+        };
+        let advanced = mark.is_some_and(|mark| path.acked > mark.seen);
+        // What is on the way now may have left only now; what was given before must be acknowledged by now.
+        let overdue = mark.is_some_and(|mark| path.acked < mark.end);
+        if path.in_flight && overdue && !advanced {
+            return self.look_once_more(timeout, now);
         }
+        // All was acknowledged, or the window is closed and probes are answered: slow, and `timeouts.stall` judges.
+        let from = if path.in_flight && overdue { Self::last_ack(path, now) } else { now };
+        self.wait_from(from, Some(Mark::new(path)));
+        Ok(())
     }
 
     /// The ping left, and its deadline passed.
@@ -141,15 +149,16 @@ impl Heartbeat {
         let strict = config.liveness == Liveness::Pong;
         let mut taken_by_peer = true;
         if !strict && let (Some(mut mark), Some(path)) = (mark, sample()) {
-            taken_by_peer = path.acked >= mark.ping;
+            taken_by_peer = path.acked >= mark.end;
             // The ping's own acknowledgement is no life: a frozen process's kernel gives it too.
-            let advanced = path.acked > if taken_by_peer { mark.seen.max(mark.ping) } else { mark.seen };
+            let advanced = path.acked > if taken_by_peer { mark.seen.max(mark.end) } else { mark.seen };
             mark.seen = path.acked;
             let mut deadline = Self::last_ack(path, now) + timeout;
             if taken_by_peer {
                 deadline = deadline.min(left + 3 * timeout);
             }
             if advanced && deadline > now {
+                self.last_look = false;
                 self.beat = Beat::Sent { left, deadline, mark: Some(mark) };
                 return Ok(());
             }
@@ -169,7 +178,7 @@ impl Heartbeat {
         }
         match &mut self.beat {
             Beat::Sent { deadline, .. } => *deadline = now + LAST_LOOK,
-            Beat::Due { since } | Beat::Queued { since, .. } => {
+            Beat::Due { since, .. } | Beat::Queued { since, .. } => {
                 *since = (now + LAST_LOOK).checked_sub(timeout).unwrap_or(*since);
             }
             Beat::Off | Beat::Idle { .. } => {}
@@ -177,9 +186,10 @@ impl Heartbeat {
         Ok(())
     }
 
-    fn wait_from(&mut self, from: Instant) {
+    fn wait_from(&mut self, from: Instant, seen: Option<Mark>) {
+        self.last_look = false;
         match &mut self.beat {
-            Beat::Due { since } | Beat::Queued { since, .. } => *since = from,
+            Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => (*since, *mark) = (from, seen),
             Beat::Off | Beat::Idle { .. } | Beat::Sent { .. } => {}
         }
     }

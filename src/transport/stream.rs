@@ -1,4 +1,4 @@
-//! Byte streams: what a handshake reads and writes, and what a session relays over.
+//! Streams during the opening handshake: what hyper and tokio-rustls read and write.
 use std::{
     io,
     pin::Pin,

@@ -1,0 +1,112 @@
+//! Every key of `gateway.toml`, by the table it stands in.
+
+/// A table of the file and the keys it may have.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// As it is written in the file.
+    pub(super) title: &'static str,
+    pub(super) keys: &'static [&'static str],
+}
+
+pub(super) const ROOT: Place =
+    Place { title: "the top level", keys: &["gateway", "log", "defaults", "listener", "route", "upstream"] };
+pub(super) const GATEWAY: Place =
+    Place { title: "[gateway]", keys: &["workers", "max_sessions", "memory_limit", "trusted_proxies", "drain"] };
+pub(super) const DRAIN: Place = Place { title: "[gateway] drain", keys: &["delay", "spread", "timeout", "code"] };
+pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
+pub(super) const DEFAULTS: Place = Place {
+    title: "[defaults]",
+    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes"],
+};
+pub(super) const HEARTBEAT: Place = Place { title: "heartbeat", keys: &["client", "upstream"] };
+pub(super) const HEARTBEAT_SIDE: Place = Place {
+    title: "heartbeat.client or heartbeat.upstream",
+    keys: &["ping_interval", "ping_timeout", "jitter", "kind", "liveness", "path_idle_limit"],
+};
+pub(super) const TIMEOUTS: Place =
+    Place { title: "timeouts", keys: &["connect", "handshake", "close", "stall", "idle", "max_age"] };
+pub(super) const LIMITS: Place =
+    Place { title: "limits", keys: &["client", "upstream", "pace", "header", "sessions_per_address"] };
+pub(super) const LIMITS_SIDE: Place = Place { title: "limits.client or limits.upstream", keys: &["message", "frame"] };
+pub(super) const CLOSE_CODES: Place = Place {
+    title: "close_codes",
+    keys: &[
+        "client_gone",
+        "upstream_gone",
+        "client_unresponsive",
+        "upstream_unresponsive",
+        "client_violation",
+        "upstream_violation",
+        "client_stalled",
+        "upstream_stalled",
+        "idle",
+        "max_age",
+        "draining",
+        "policy",
+        "terminated",
+        "internal",
+    ],
+};
+pub(super) const LISTENER: Place = Place { title: "[[listener]]", keys: &["address", "tls"] };
+pub(super) const LISTENER_TLS: Place =
+    Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version"] };
+pub(super) const CERTIFICATE: Place =
+    Place { title: "tls.certificates of a [[listener]]", keys: &["certificate", "key"] };
+pub(super) const ROUTE: Place = Place {
+    title: "[[route]]",
+    keys: &[
+        "name",
+        "host",
+        "path",
+        "strip_prefix",
+        "upstream",
+        "host_header",
+        "origins",
+        "pings",
+        "compression",
+        "utf8",
+        "heartbeat",
+        "timeouts",
+        "limits",
+        "close_codes",
+    ],
+};
+pub(super) const UPSTREAM: Place =
+    Place { title: "[upstream.NAME]", keys: &["servers", "balance", "fail_timeout", "tls"] };
+pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
+
+/// All tables; where a key stands in several, the one to name comes first.
+pub(super) const PLACES: [&Place; 17] = [
+    &ROOT,
+    &GATEWAY,
+    &DRAIN,
+    &LOG,
+    &LISTENER,
+    &LISTENER_TLS,
+    &UPSTREAM,
+    &UPSTREAM_TLS,
+    &DEFAULTS,
+    &ROUTE,
+    &HEARTBEAT_SIDE,
+    &TIMEOUTS,
+    &LIMITS_SIDE,
+    &LIMITS,
+    &CLOSE_CODES,
+    &HEARTBEAT,
+    &CERTIFICATE,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{super::suggest::unknown, *};
+
+    #[test]
+    fn close_codes_are_named_by_end_reason() {
+        use crate::relay::EndReason;
+        let relayed = [EndReason::ClientClosed.label(), EndReason::UpstreamClosed.label()];
+        let labels: Vec<&str> =
+            EndReason::ALL.iter().map(|reason| reason.label()).filter(|label| !relayed.contains(label)).collect();
+        assert_eq!(CLOSE_CODES.keys, labels);
+        assert!(relayed.iter().all(|label| unknown(&CLOSE_CODES, label).help.contains("untouched")));
+    }
+}

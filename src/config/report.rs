@@ -1,0 +1,428 @@
+//! What `pulsegate check` prints: everything that will be served, and what to think twice about.
+use super::{
+    Ceilings, Config, certificate, detection, idle_bytes_per_day, routes::pattern_text, value::quoted, warnings,
+};
+use crate::{
+    listener::{ListenAddress, ListenerConfig, TlsVersion},
+    protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
+    relay::{PerSide, Side},
+    route::{HostPattern, RouteConfig},
+    upstream::{BackendAddress, BalanceKind, UpstreamConfig},
+};
+use std::{
+    cmp::Reverse,
+    fmt,
+    time::{Duration, SystemTime},
+};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The output of `pulsegate check`; displays as the text and then a line for each warning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub text: String,
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if !self.warnings.is_empty() {
+            f.write_str("\nwarnings\n")?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "  {warning}"))
+    }
+}
+
+/// Describes a configuration; `now` judges the dates of certificates, which are read once more.
+#[must_use]
+pub fn report(config: &Config, ceilings: &Ceilings, now: SystemTime) -> Report {
+    let text = Served { config, ceilings }.to_string();
+    Report { text, warnings: warnings::warnings(config, ceilings, now) }
+}
+
+struct Served<'a> {
+    config: &'a Config,
+    ceilings: &'a Ceilings,
+}
+
+impl fmt::Display for Served<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_all(f, self.config, self.ceilings)
+    }
+}
+
+fn write_all(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings) -> fmt::Result {
+    writeln!(out, "listeners")?;
+    config.listeners.iter().try_for_each(|listener| write_listener(out, listener))?;
+    writeln!(out, "\nroutes, in matching order")?;
+    matching_order(&config.routes).into_iter().try_for_each(|route| write_route(out, config, route))?;
+    writeln!(out, "\nupstreams")?;
+    config.upstreams.iter().try_for_each(|upstream| write_upstream(out, upstream))?;
+    write_ceilings(out, config, ceilings)?;
+    writeln!(
+        out,
+        "\nAn idle leg is counted with ping, pong and an acknowledgement for each interval: 12 bytes of payload, WebSocket\n\
+         headers and masking key, 40 bytes of TCP and IPv4 headers a packet, and over TLS 22 bytes a record."
+    )
+}
+
+fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fmt::Result {
+    let address = match &listener.address {
+        ListenAddress::Tcp(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+    };
+    let Some(tls) = &listener.tls else { return writeln!(out, "  {address}, plain") };
+    let versions = match tls.min_version {
+        TlsVersion::Tls12 => "TLS 1.2 and 1.3",
+        TlsVersion::Tls13 => "TLS 1.3",
+    };
+    writeln!(out, "  {address}, {versions}")?;
+    for (index, files) in tls.certificates.iter().enumerate() {
+        let file = files.certificate.display();
+        let default = if index == 0 && tls.certificates.len() > 1 { ", the default one" } else { "" };
+        writeln!(out, "    {file}{}{default}", certificate_text(files).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// ` for NAMES, until DATE`
+fn certificate_text(files: &crate::listener::CertificateFiles) -> Option<String> {
+    let chain = certificate::read_chain(&files.certificate).ok()?;
+    let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+    let alternatives = leaf.subject_alternative_name().ok().flatten();
+    let names: Vec<&str> = alternatives
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(*name) } else { None })
+        .collect();
+    let names = if names.is_empty() { leaf.subject().to_string() } else { names.join(", ") };
+    Some(format!(" for {names}, until {}", warnings::date_text(leaf.validity().not_after.timestamp())))
+}
+
+/// Exact hosts, then wildcards from the longest on, then any; for one host the longer path first.
+fn matching_order(routes: &[RouteConfig]) -> Vec<&RouteConfig> {
+    let mut ordered: Vec<&RouteConfig> = routes.iter().collect();
+    ordered.sort_by_key(|route| {
+        let rank = match &route.host {
+            HostPattern::Exact(_) => (0, Reverse(0)),
+            HostPattern::Wildcard(suffix) => (1, Reverse(suffix.len())),
+            HostPattern::Any => (2, Reverse(0)),
+        };
+        let host = routes.iter().position(|other| other.host == route.host);
+        (rank, host, Reverse(route.path.len()))
+    });
+    ordered
+}
+
+fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfig) -> fmt::Result {
+    let pattern = pattern_text(&route.host, &route.path);
+    let name = if route.name == pattern { String::new() } else { format!(" ({})", quoted(&route.name)) };
+    let any = if route.host == HostPattern::Any { "any host, " } else { "" };
+    writeln!(out, "  {any}{pattern}{name} to upstream {}", quoted(&route.upstream))?;
+    let servers: &[BackendAddress] = config
+        .upstreams
+        .iter()
+        .find(|upstream| upstream.name == route.upstream)
+        .map_or(&[], |upstream| upstream.servers.as_slice());
+    let wire = PerSide {
+        downstream: Wire::of(
+            config.listeners.iter().any(|listener| matches!(listener.address, ListenAddress::Tcp(_))),
+            config.listeners.iter().any(|listener| listener.tls.is_some()),
+        ),
+        upstream: Wire::of(
+            servers.iter().any(|server| matches!(server, BackendAddress::Tcp { .. })),
+            servers.iter().any(|server| matches!(server, BackendAddress::Tcp { tls: true, .. })),
+        ),
+    };
+    let relay = &route.options.relay;
+    for side in Side::BOTH {
+        write_leg(out, side, &relay.heartbeat[side], relay.timeouts.stall, wire[side])?;
+    }
+    Ok(())
+}
+
+/// What a leg's heartbeat crosses, at its dearest.
+#[derive(Clone, Copy)]
+enum Wire {
+    /// It does not leave the machine.
+    Local,
+    Plain,
+    Tls,
+}
+
+impl Wire {
+    fn of(network: bool, tls: bool) -> Self {
+        match (network, tls) {
+            (false, _) => Self::Local,
+            (true, false) => Self::Plain,
+            (true, true) => Self::Tls,
+        }
+    }
+}
+
+fn write_leg(
+    out: &mut fmt::Formatter<'_>,
+    side: Side,
+    heartbeat: &HeartbeatConfig,
+    stall: Option<Duration>,
+    wire: Wire,
+) -> fmt::Result {
+    let leg = side.label();
+    let Some(interval) = heartbeat.ping_interval else {
+        writeln!(out, "    {leg:8}  no heartbeat")?;
+        return writeln!(
+            out,
+            "              a peer that vanishes is never found, one that takes no data {}",
+            within(stall)
+        );
+    };
+    let jitter = heartbeat.jitter * 100.0;
+    let interval = time_text(interval);
+    let schedule = match (heartbeat.kind, heartbeat.ping_timeout) {
+        (HeartbeatKind::Pong, _) => {
+            format!("an unsolicited pong every {interval} ±{jitter:.0} %, nobody is called dead")
+        }
+        (HeartbeatKind::Ping, None) => format!("a ping every {interval} ±{jitter:.0} %, nobody is called dead"),
+        (HeartbeatKind::Ping, Some(timeout)) => {
+            format!("a ping every {interval} ±{jitter:.0} %, to be answered within {}", time_text(timeout))
+        }
+    };
+    let found = detection(heartbeat, stall);
+    writeln!(out, "    {leg:8}  {schedule}")?;
+    writeln!(
+        out,
+        "              a peer that vanishes is found {}, one that hangs {}, one that takes no data {}",
+        within(found.silent),
+        within(found.acknowledging),
+        within(found.blocked)
+    )?;
+    let cost = |tls| size_text(idle_bytes_per_day(heartbeat, tls));
+    match wire {
+        Wire::Local => Ok(()),
+        Wire::Plain => writeln!(out, "              an idle one costs {} a day", cost(false)),
+        Wire::Tls => writeln!(out, "              an idle one costs {} a day over TLS", cost(true)),
+    }
+}
+
+fn within(bound: Option<Duration>) -> String {
+    bound.map_or_else(|| "never".into(), |bound| format!("within {}", time_text(bound)))
+}
+
+fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fmt::Result {
+    let balance = match upstream.balance {
+        BalanceKind::RoundRobin => "round_robin",
+        BalanceKind::LeastSessions => "least_sessions",
+        BalanceKind::Random => "random",
+    };
+    let rest = time_text(upstream.fail_timeout);
+    writeln!(out, "  {}, {balance}, a failed backend rests for {rest}", quoted(&upstream.name))?;
+    upstream.servers.iter().try_for_each(|server| writeln!(out, "    {}", backend_text(server)))
+}
+
+/// A backend as it is written in `gateway.toml`, with its port and path.
+fn backend_text(address: &BackendAddress) -> String {
+    match address {
+        BackendAddress::Tcp { tls, host, port, path } => {
+            let scheme = if *tls { "wss" } else { "ws" };
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            format!("{scheme}://{host}:{port}{}", if path == "/" { "" } else { path })
+        }
+        BackendAddress::Unix(path) => format!("unix:{}", path.display()),
+        BackendAddress::Echo => "builtin:echo".into(),
+    }
+}
+
+fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings) -> fmt::Result {
+    let Ceilings { descriptors, ports } = ceilings;
+    let (sessions, reserve) = (ceilings.sessions(), Ceilings::RESERVE);
+    writeln!(out, "\nceilings")?;
+    if let Some(most) = config.gateway.max_sessions {
+        writeln!(out, "  {most} sessions by max_sessions")?;
+    }
+    writeln!(out, "  {sessions} sessions by the descriptor limit of {descriptors} (2 for each, {reserve} kept back)")?;
+    let tcp = |server: &BackendAddress| matches!(server, BackendAddress::Tcp { .. });
+    if config.upstreams.iter().any(|upstream| upstream.servers.iter().any(tcp)) {
+        writeln!(out, "  {ports} sessions to each TCP address of a backend by the local ports")?;
+    }
+    Ok(())
+}
+
+/// A time as it may be written in `gateway.toml`.
+pub(super) fn time_text(time: Duration) -> String {
+    jiff::fmt::friendly::SpanPrinter::new()
+        .spacing(jiff::fmt::friendly::Spacing::None)
+        .unsigned_duration_to_string(&time)
+}
+
+/// A number of bytes in the largest unit that leaves a whole part.
+fn size_text(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", (bytes + 512) >> 10),
+        _ => format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{parse, tests::read};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+    use std::{fs, path::Path};
+
+    const CEILINGS: Ceilings = Ceilings { descriptors: 1024, ports: 28_232 };
+
+    fn day(text: &str) -> SystemTime {
+        let time: jiff::Timestamp = format!("{text}T00:00:00Z").parse().unwrap();
+        time.into()
+    }
+
+    fn warned(config: &Config, now: &str) -> Vec<String> {
+        report(config, &CEILINGS, day(now)).warnings
+    }
+
+    #[test]
+    fn the_shipped_file_is_reported_whole() {
+        let config = read(include_str!("../../gateway.toml"));
+        let expected = "\
+listeners
+  127.0.0.1:8080, plain
+
+routes, in matching order
+  any host, / to upstream \"demo\"
+    client    a ping every 20s ±10 %, to be answered within 20s
+              a peer that vanishes is found within 42s, one that hangs within 1m22s, one that takes no data within 1m22s
+              an idle one costs 641 KiB a day
+    upstream  a ping every 20s ±10 %, to be answered within 1m
+              a peer that vanishes is found within 1m22s, one that hangs within 3m22s, one that takes no data within 1m22s
+
+upstreams
+  \"demo\", least_sessions, a failed backend rests for 10s
+    builtin:echo
+
+ceilings
+  480 sessions by the descriptor limit of 1024 (2 for each, 64 kept back)
+
+An idle leg is counted with ping, pong and an acknowledgement for each interval: 12 bytes of payload, WebSocket
+headers and masking key, 40 bytes of TCP and IPv4 headers a packet, and over TLS 22 bytes a record.
+";
+        assert_eq!(report(&config, &CEILINGS, day("2026-01-01")).to_string(), expected);
+    }
+
+    #[test]
+    fn routes_stand_in_matching_order() {
+        let routes = [
+            ("any", "", "/"),
+            ("long", "", "/chat/room"),
+            ("short", "*.b.test", "/"),
+            ("longer", "*.a.b.test", "/"),
+            ("exact", "c.test", "/"),
+            ("deep", "c.test", "/deep"),
+        ];
+        let mut text =
+            "listener = [{ address = \"127.0.0.1:1\" }]\nupstream.u.servers = [\"builtin:echo\"]\n".to_owned();
+        for (name, host, path) in routes {
+            let host = if host.is_empty() { String::new() } else { format!("host = \"{host}\"\n") };
+            text += &format!("[[route]]\nname = \"{name}\"\n{host}path = \"{path}\"\nupstream = \"u\"\n");
+        }
+        let config = read(&text);
+        let names: Vec<&str> = matching_order(&config.routes).iter().map(|route| route.name.as_str()).collect();
+        assert_eq!(names, ["deep", "exact", "longer", "short", "long", "any"]);
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_warned_of() {
+        let config = read(
+            r#"
+            gateway = { max_sessions = 100_000, drain = { delay = "1s" } }
+            listener = [{ address = "127.0.0.1:1" }]
+            [[route]]
+            name = "r"
+            upstream = "u"
+            heartbeat.client = { ping_interval = "31s", path_idle_limit = "1m" }
+            heartbeat.upstream = { ping_interval = "off", path_idle_limit = "1m" }
+            [upstream.u]
+            servers = ["ws://h:1", "ws://h:2"]
+            [upstream.spare]
+            servers = ["builtin:echo"]
+            "#,
+        );
+        let warned = warned(&config, "2026-01-01");
+        let expected = [
+            "heartbeat.client.ping_interval is 31s, above half of its path_idle_limit of 1m; set at most \"30s\"",
+            "heartbeat.upstream.ping_interval is off, though its path_idle_limit is 1m",
+            "upstream \"spare\" is used by no route",
+            "delay 1s, spread 15s and timeouts.close 10s take 26s, drain.timeout is 25s",
+            "the descriptor limit of 1024 allows 480",
+            "local ports allow 56464 to upstream \"u\"",
+        ];
+        assert_eq!(warned.len(), expected.len(), "{warned:#?}");
+        for (warned, expected) in warned.iter().zip(expected) {
+            assert!(warned.contains(expected), "{warned}");
+        }
+        let text = report(&config, &CEILINGS, day("2026-01-01")).text;
+        assert!(text.contains("upstream  no heartbeat\n"), "{text}");
+        assert!(text.contains("28232 sessions to each TCP address"), "{text}");
+    }
+
+    /// A leaf for `chat.test` valid in all of 2026 and the authority that signed it, with the leaf's key, all PEM.
+    fn chain() -> (String, String, String) {
+        let authority_key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.distinguished_name.push(DnType::CommonName, "authority");
+        let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+        let issuer = Issuer::new(authority, authority_key);
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec!["chat.test".to_owned(), "*.chat.test".to_owned()]).unwrap();
+        leaf.distinguished_name.push(DnType::CommonName, "leaf");
+        leaf.not_before = date_time_ymd(2026, 1, 1);
+        leaf.not_after = date_time_ymd(2026, 12, 31);
+        (leaf.signed_by(&key, &issuer).unwrap().pem(), authority_pem, key.serialize_pem())
+    }
+
+    fn with_tls(folder: &Path, chain: &[&str], key: &str) -> Config {
+        fs::write(folder.join("c.pem"), chain.concat()).unwrap();
+        fs::write(folder.join("c.key"), key).unwrap();
+        let text = r#"
+            listener = [{ address = "[::]:443", tls = { certificate = "c.pem", key = "c.key", min_version = "1.3" } }]
+            route = [{ upstream = "u" }]
+            upstream.u.servers = ["wss://h"]
+        "#;
+        parse("g", text, folder).unwrap()
+    }
+
+    #[test]
+    fn certificates_are_judged_by_order_and_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let (leaf, authority, key) = chain();
+        let config = with_tls(folder.path(), &[&leaf, &authority], &key);
+        let about_certificates = |config: &Config, now| {
+            let warned = warned(config, now);
+            assert!(warned.iter().any(|warning| warning.contains("lists no origins")), "{warned:?}");
+            warned.into_iter().filter(|warning| warning.contains("c.pem: ")).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(about_certificates(&config, "2026-06-01"), "");
+        assert!(about_certificates(&config, "2026-12-11").contains("CN=leaf expires on 2026-12-31, in 20 days"));
+        assert!(about_certificates(&config, "2027-01-02").contains("CN=leaf expired on 2026-12-31"));
+        assert!(about_certificates(&config, "2025-12-01").contains("CN=leaf is not valid before 2026-01-01"));
+        let text = report(&config, &CEILINGS, day("2026-06-01")).text;
+        assert!(text.contains("[::]:443, TLS 1.3\n"), "{text}");
+        assert!(text.contains("c.pem for chat.test, *.chat.test, until 2026-12-31\n"), "{text}");
+        assert!(text.contains("827 KiB a day over TLS"), "{text}");
+        assert!(text.contains("    wss://h:443\n"), "{text}");
+
+        let config = with_tls(folder.path(), &[&leaf, &leaf], &key);
+        assert!(about_certificates(&config, "2026-06-01").contains("the chain is out of order"));
+    }
+
+    #[test]
+    fn times_and_sizes_read_well() {
+        let times = [(20_000, "20s"), (90_000, "1m30s"), (1500, "1s500ms"), (86_400_000, "24h")];
+        for (millis, text) in times {
+            assert_eq!(time_text(Duration::from_millis(millis)), text);
+        }
+        assert_eq!([size_text(98), size_text(656_640), size_text(6_566_400)], ["98 B", "641 KiB", "6.2 MiB"]);
+    }
+}

@@ -1,0 +1,141 @@
+//! What is valid in a configuration and yet probably not meant.
+use super::{Ceilings, Config, certificate, report::time_text, value::quoted};
+use crate::{
+    listener::{CertificateFiles, ListenerTls},
+    relay::Side,
+    route::RouteConfig,
+    upstream::BackendAddress,
+};
+use std::time::{Duration, SystemTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Certificates that expire sooner are warned of.
+const SOON: Duration = Duration::from_secs(21 * 24 * 60 * 60);
+
+/// All warnings, one sentence each.
+pub(super) fn warnings(config: &Config, ceilings: &Ceilings, now: SystemTime) -> Vec<String> {
+    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let mut warnings: Vec<String> =
+        certificates.flat_map(|tls: &ListenerTls| &tls.certificates).flat_map(|files| of_chain(files, now)).collect();
+    let tls = config.listeners.iter().any(|listener| listener.tls.is_some());
+    for route in &config.routes {
+        warnings.extend(Side::BOTH.into_iter().filter_map(|side| of_interval(route, side)));
+        if tls && route.origins.is_none() {
+            warnings.push(format!(
+                "route {} lists no origins: any web page may open sessions with its visitors' cookies; \
+                 set origins = [\"https://…\"]",
+                quoted(&route.name)
+            ));
+        }
+    }
+    for upstream in &config.upstreams {
+        if !config.routes.iter().any(|route| route.upstream == upstream.name) {
+            warnings.push(format!("upstream {} is used by no route", quoted(&upstream.name)));
+        }
+    }
+    warnings.extend(of_drain(config));
+    warnings.extend(of_ceilings(config, ceilings));
+    warnings
+}
+
+fn of_interval(route: &RouteConfig, side: Side) -> Option<String> {
+    let heartbeat = &route.options.relay.heartbeat[side];
+    let limit = heartbeat.path_idle_limit?;
+    let (name, leg, limit_text) = (quoted(&route.name), side.label(), time_text(limit));
+    match heartbeat.ping_interval {
+        None => Some(format!(
+            "route {name}: heartbeat.{leg}.ping_interval is off, though its path_idle_limit is {limit_text}"
+        )),
+        Some(interval) if interval > limit / 2 => Some(format!(
+            "route {name}: heartbeat.{leg}.ping_interval is {}, above half of its path_idle_limit of {limit_text}; \
+             set at most \"{}\"",
+            time_text(interval),
+            time_text(limit / 2)
+        )),
+        Some(_) => None,
+    }
+}
+
+fn of_drain(config: &Config) -> Option<String> {
+    let drain = &config.gateway.drain;
+    let close = config.routes.iter().map(|route| route.options.relay.timeouts.close).max().unwrap_or_default();
+    let needed = drain.delay + drain.spread + close;
+    (needed > drain.timeout).then(|| {
+        format!(
+            "drain does not fit its timeout: delay {}, spread {} and timeouts.close {} take {}, drain.timeout is {}; \
+             the spread will be shortened, or sessions cut",
+            time_text(drain.delay),
+            time_text(drain.spread),
+            time_text(close),
+            time_text(needed),
+            time_text(drain.timeout)
+        )
+    })
+}
+
+fn of_ceilings(config: &Config, ceilings: &Ceilings) -> Vec<String> {
+    let Some(wanted) = config.gateway.max_sessions else { return Vec::new() };
+    let mut warnings = Vec::new();
+    if wanted > ceilings.sessions() {
+        warnings.push(format!(
+            "gateway.max_sessions is {wanted}, but the descriptor limit of {} allows {}; raise the limit (ulimit -n)",
+            ceilings.descriptors,
+            ceilings.sessions()
+        ));
+    }
+    for upstream in &config.upstreams {
+        let addresses = upstream.servers.iter().filter(|server| matches!(server, BackendAddress::Tcp { .. })).count();
+        let ports = usize::try_from(ceilings.ports).unwrap_or(usize::MAX);
+        let allowed = addresses.saturating_mul(ports);
+        if addresses == upstream.servers.len() && wanted > allowed {
+            warnings.push(format!(
+                "gateway.max_sessions is {wanted}, but local ports allow {allowed} to upstream {}; \
+                 add servers or widen net.ipv4.ip_local_port_range",
+                quoted(&upstream.name)
+            ));
+        }
+    }
+    warnings
+}
+
+/// What is wrong with a chain that `parse` accepted: its order, and its dates.
+fn of_chain(files: &CertificateFiles, now: SystemTime) -> Vec<String> {
+    let file = files.certificate.display();
+    let chain = match certificate::read_chain(&files.certificate) {
+        Ok(chain) => chain,
+        Err(wrong) => return vec![wrong.to_string()],
+    };
+    let parsed: Vec<X509Certificate<'_>> =
+        chain.iter().filter_map(|one| X509Certificate::from_der(one).ok()).map(|(_, one)| one).collect();
+    if parsed.len() != chain.len() {
+        return vec![format!("{file}: a certificate of the chain cannot be read")];
+    }
+    let mut warnings = Vec::new();
+    if parsed.windows(2).any(|pair| pair[0].issuer() != pair[1].subject()) {
+        warnings.push(format!("{file}: the chain is out of order; each certificate is followed by that of its issuer"));
+    }
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(seconds).unwrap_or(i64::MAX);
+    for one in parsed {
+        let (from, until) = (one.validity().not_before.timestamp(), one.validity().not_after.timestamp());
+        let subject = one.subject().to_string();
+        let whose = if subject.is_empty() { String::new() } else { format!(" of {subject}") };
+        let left = Duration::from_secs(u64::try_from(until.saturating_sub(now)).unwrap_or(0));
+        if until < now {
+            warnings.push(format!("{file}: the certificate{whose} expired on {}", date_text(until)));
+        } else if left <= SOON {
+            let days = left.as_secs() / DAY.as_secs();
+            warnings.push(format!("{file}: the certificate{whose} expires on {}, in {days} days", date_text(until)));
+        } else if from > now {
+            warnings.push(format!("{file}: the certificate{whose} is not valid before {}", date_text(from)));
+        }
+    }
+    warnings
+}
+
+/// The day of a time given in seconds since 1970, in UTC.
+pub(super) fn date_text(seconds: i64) -> String {
+    let clamped = seconds.clamp(jiff::Timestamp::MIN.as_second(), jiff::Timestamp::MAX.as_second());
+    jiff::Timestamp::from_second(clamped).map_or_else(|_| String::new(), |time| time.strftime("%Y-%m-%d").to_string())
+}

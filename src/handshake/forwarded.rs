@@ -1,0 +1,299 @@
+//! What proxies in front tell of the client, how far it is believed, and what the backend is told.
+use super::headers::{is_token, members, retain, split};
+use crate::listener::Peer;
+use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest `X-Request-Id` that passes.
+const LONGEST_ID: usize = 128;
+
+/// Where a request comes from, as far as it can be believed.
+#[derive(Debug)]
+pub(super) struct Provenance {
+    /// The client's address; `None` on a Unix socket whose peer named none.
+    pub(super) client: Option<IpAddr>,
+    /// Whether our peer's forwarded headers are believed.
+    trusted: bool,
+    /// The hops towards us, the client first, our peer last, as text.
+    hops: Vec<String>,
+    tls: bool,
+}
+
+impl Provenance {
+    /// Walks from our peer towards the client, as long as each hop is one of `trusted_proxies`: the first that is not is the
+    /// client, whatever stands before it. A Unix socket's peer is believed, as the socket's file says who may connect.
+    ///
+    /// `X-Forwarded-For` is read, or `Forwarded` where it is missing: a proxy that sets one lets the other through
+    /// as its client wrote it.
+    pub(super) fn find(peer: &Peer, trusted_proxies: &[IpNet], headers: &HeaderMap) -> Self {
+        let trusts = |address: IpAddr| trusted_proxies.iter().any(|net| net.contains(&address));
+        let address = peer.address.map(|address| address.ip().to_canonical());
+        let trusted = address.is_none_or(trusts);
+        let mut hops = if trusted { named_hops(headers) } else { Vec::new() };
+        let mut client = address;
+        for hop in hops.iter().rev() {
+            let Some(before) = hop_address(hop) else { break };
+            client = Some(before);
+            if !trusts(before) {
+                break;
+            }
+        }
+        hops.extend(address.map(|address| address.to_string()));
+        Self { client, trusted, hops, tls: peer.tls }
+    }
+
+    /// Removes what is not believed and sets what we know. `headers` still hold what the client sent; `host` is the
+    /// name it used for us.
+    pub(super) fn tell(&self, headers: &mut HeaderMap, host: &HeaderValue) {
+        retain(headers, |name| !speaks_of_client(name.as_str(), self.trusted));
+        let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
+        let scheme = headers.entry(X_FORWARDED_PROTO).or_insert(scheme).clone();
+        let host = headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone()).clone();
+        set(headers, X_FORWARDED_FOR, &self.hops.join(", "));
+        set(headers, X_REAL_IP, &self.client.map(|client| client.to_string()).unwrap_or_default());
+        set(headers, FORWARDED, &self.forwarded(&host, &scheme));
+    }
+
+    /// RFC 7239: one element per hop; the first tells how the client spoke to the outermost proxy.
+    fn forwarded(&self, host: &HeaderValue, scheme: &HeaderValue) -> String {
+        let mut elements: Vec<String> = self.hops.iter().map(|hop| format!("for={}", node(hop))).collect();
+        if elements.is_empty() {
+            elements.push("for=unknown".into());
+        }
+        for (name, value) in [("host", host), ("proto", scheme)] {
+            if let Ok(value) = value.to_str() {
+                elements[0].push_str(&format!(";{name}={}", quoted(value)));
+            }
+        }
+        elements.join(", ")
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) if !value.is_empty() => drop(headers.insert(name, value)),
+        Ok(_) | Err(_) => drop(headers.remove(name)),
+    }
+}
+
+/// Headers that speak of the client. Their underscore spellings, which CGI-like backends take for the same name, pass from nobody.
+fn speaks_of_client(name: &str, trusted: bool) -> bool {
+    let dashed = name.replace('_', "-");
+    let known = dashed.starts_with("x-forwarded-")
+        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&dashed.as_str());
+    known && (dashed != name || (!trusted && name != X_REQUEST_ID.as_str()))
+}
+
+/// The hops that the headers of a trusted peer name, the client first.
+fn named_hops(headers: &HeaderMap) -> Vec<String> {
+    if headers.contains_key(X_FORWARDED_FOR) {
+        // Not by `members`: this header knows no quotes, and a client's lone one must not hide the hops behind it.
+        let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+        let hops: Vec<String> =
+            lines.flat_map(|line| line.split(',').map(|hop| hop.trim().to_owned()).collect::<Vec<_>>()).collect();
+        return hops.into_iter().filter(|hop| !hop.is_empty()).collect();
+    }
+    let node = |element: &str| {
+        let pair = split(element, ';').filter_map(|pair| pair.split_once('='));
+        let mut nodes = pair.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
+        nodes.next().map(|(_, value)| value.trim().trim_matches('"').to_owned())
+    };
+    members(headers, &FORWARDED).map(|element| node(element).unwrap_or_else(|| "unknown".into())).collect()
+}
+
+/// The address of a hop, however written: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+/// A hop as a node of RFC 7239 section 6: IPv6 in brackets and quotes.
+fn node(hop: &str) -> String {
+    match hop_address(hop) {
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        None => quoted(hop),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    if is_token(text) { text.to_owned() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
+}
+
+/// The request's id: the one that came along if it is fit for logs and headers (up to 128 letters, digits and `-_.:=+/@`),
+/// from anybody, as clients use it to find their own session; else a new one of 128 random bits. An id that came along
+/// need not be unique. It is left in `headers`.
+pub(super) fn request_id(headers: &mut HeaderMap) -> Box<str> {
+    let fit = |id: &&str| {
+        (1..=LONGEST_ID).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=+/@".contains(&byte))
+    };
+    let mut came = headers.get_all(X_REQUEST_ID).iter();
+    let id = match (came.next().and_then(|id| id.to_str().ok()).filter(fit), came.next()) {
+        (Some(id), None) => id.to_owned(),
+        (Some(_) | None, _) => format!("{:032x}", fastrand::u128(..)),
+    };
+    set(headers, X_REQUEST_ID, &id);
+    id.into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{super::headers::tests::headers, *};
+
+    fn peer(address: &str) -> Peer {
+        Peer { address: Some(SocketAddr::new(address.parse().unwrap(), 4711)), tls: true }
+    }
+
+    const UNIX: Peer = Peer { address: None, tls: false };
+
+    fn trusted() -> Vec<IpNet> {
+        vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:ffff::/48".parse().unwrap()]
+    }
+
+    fn client(peer: &Peer, lines: &[(&str, &str)]) -> Option<String> {
+        Provenance::find(peer, &trusted(), &headers(lines)).client.map(|client| client.to_string())
+    }
+
+    /// What the backend sees of a request with these lines, sorted.
+    fn told(peer: &Peer, lines: &[(&str, &str)]) -> Vec<String> {
+        let mut map = headers(lines);
+        Provenance::find(peer, &trusted(), &map).tell(&mut map, &HeaderValue::from_static("gate.test"));
+        let mut told: Vec<_> = map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        told.sort_unstable();
+        told
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_hop_that_is_not_trusted() {
+        let xff = "x-forwarded-for";
+        for (lines, expected) in [
+            (&[][..], "10.0.0.1"),
+            (&[(xff, "203.0.113.7")], "203.0.113.7"),
+            (&[(xff, "1.1.1.1, 203.0.113.7, 10.0.0.9")], "203.0.113.7"),
+            (&[(xff, "1.1.1.1"), (xff, "203.0.113.7")], "203.0.113.7"),
+            (&[(xff, "10.0.0.3, 10.0.0.2")], "10.0.0.3"),
+            (&[(xff, "1.1.1.1, unknown, 10.0.0.9")], "10.0.0.9"),
+            (&[(xff, "\", 203.0.113.7")], "203.0.113.7"),
+            (&[(xff, "203.0.113.7:1234")], "203.0.113.7"),
+            (&[(xff, "2001:db8::7")], "2001:db8::7"),
+            (&[(xff, "[2001:db8::7]:443, 2001:db8:ffff::1")], "2001:db8::7"),
+            (&[(xff, "::ffff:203.0.113.7")], "203.0.113.7"),
+            (&[("forwarded", "for=203.0.113.7;proto=https, for=10.0.0.9")], "203.0.113.7"),
+            (&[("forwarded", "proto=http; For=\"[2001:db8::7]:443\"")], "2001:db8::7"),
+            (&[("forwarded", "for=1.1.1.1, for=_hidden")], "10.0.0.1"),
+            (&[("forwarded", "for=1.1.1.1"), (xff, "203.0.113.7")], "203.0.113.7"),
+        ] {
+            assert_eq!(client(&peer("10.0.0.1"), lines).as_deref(), Some(expected), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_not_trusted_is_the_client() {
+        let lines = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
+        assert_eq!(client(&peer("203.0.113.7"), &lines).as_deref(), Some("203.0.113.7"));
+        assert_eq!(client(&peer("::ffff:203.0.113.7"), &lines).as_deref(), Some("203.0.113.7"));
+    }
+
+    #[test]
+    fn a_unix_peer_is_believed() {
+        assert_eq!(client(&UNIX, &[]), None);
+        assert_eq!(client(&UNIX, &[("x-forwarded-for", "203.0.113.7")]).as_deref(), Some("203.0.113.7"));
+        assert_eq!(
+            told(&UNIX, &[]),
+            [
+                "forwarded: for=unknown;host=gate.test;proto=http",
+                "x-forwarded-host: gate.test",
+                "x-forwarded-proto: http"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_stranger_says_of_the_client_is_removed() {
+        let lines = [
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-anything", "1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("true-client-ip", "1.1.1.1"),
+            ("cf-connecting-ip", "1.1.1.1"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded_host", "evil.test"),
+            ("x_real_ip", "1.1.1.1"),
+            ("cookie", "a=b"),
+        ];
+        assert_eq!(
+            told(&peer("203.0.113.7"), &lines),
+            [
+                "cookie: a=b",
+                "forwarded: for=203.0.113.7;host=gate.test;proto=https",
+                "x-forwarded-for: 203.0.113.7",
+                "x-forwarded-host: gate.test",
+                "x-forwarded-proto: https",
+                "x-real-ip: 203.0.113.7",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_trusted_peer_says_is_kept_and_continued() {
+        let lines = [
+            ("forwarded", "for=6.6.6.6"),
+            ("x-forwarded-for", "2001:db8::7, 10.0.0.9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "outer.test:81"),
+            ("x-forwarded-port", "81"),
+            ("cf-connecting-ip", "2001:db8::7"),
+            ("x-real-ip", "10.0.0.9"),
+            ("x_forwarded_for", "6.6.6.6"),
+        ];
+        assert_eq!(
+            told(&peer("10.0.0.1"), &lines),
+            [
+                "cf-connecting-ip: 2001:db8::7",
+                "forwarded: for=\"[2001:db8::7]\";host=\"outer.test:81\";proto=http, for=10.0.0.9, for=10.0.0.1",
+                "x-forwarded-for: 2001:db8::7, 10.0.0.9, 10.0.0.1",
+                "x-forwarded-host: outer.test:81",
+                "x-forwarded-port: 81",
+                "x-forwarded-proto: http",
+                "x-real-ip: 2001:db8::7",
+            ]
+        );
+    }
+
+    #[test]
+    fn hops_that_are_no_addresses_are_quoted() {
+        let told = told(&peer("10.0.0.1"), &[("x-forwarded-for", "a\"b")]);
+        assert_eq!(told[0], r#"forwarded: for="a\"b";host=gate.test;proto=https, for=10.0.0.1"#);
+    }
+
+    #[test]
+    fn a_fit_request_id_passes_and_another_is_replaced() {
+        let mut map = headers(&[("x-request-id", "5f3c-1.2:3")]);
+        assert_eq!(&*request_id(&mut map), "5f3c-1.2:3");
+        let long = "x".repeat(LONGEST_ID + 1);
+        for lines in [
+            &[][..],
+            &[("x-request-id", "")],
+            &[("x-request-id", "two words")],
+            &[("x-request-id", long.as_str())],
+            &[("x-request-id", "a"), ("x-request-id", "b")],
+        ] {
+            let mut map = headers(lines);
+            let id = request_id(&mut map);
+            assert_eq!(id.len(), 32, "{lines:?}");
+            let told: Vec<_> = map.get_all(X_REQUEST_ID).iter().collect();
+            assert_eq!(told, [&*id]);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Header lists, and the headers that end at each hop (RFC 9110 sections 5.6.1 and 7.6.1).
+use http::{
+    HeaderMap, HeaderName,
+    header::{
+        CONNECTION, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+/// Headers that concern one connection only, besides those that `Connection` names.
+static HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The members of a comma-separated list, from all lines of that name, without empty ones.
+pub(super) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| split(line, ','))
+}
+
+/// Splits at a separator outside quoted strings; trims spaces and tabs, drops empty parts.
+pub(super) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let at_separator = move |c: char| {
+        let separates = c == separator && !quoted;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        separates
+    };
+    text.split(at_separator).map(|part| part.trim_matches([' ', '\t'])).filter(|part| !part.is_empty())
+}
+
+/// Whether a list holds a token, whatever its case.
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    members(headers, name).any(|member| member.eq_ignore_ascii_case(token))
+}
+
+/// Removes what must not pass a proxy. A `Connection` that names what a handshake cannot do without is not obeyed in that.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = members(headers, &CONNECTION)
+        .filter_map(|name| name.parse::<HeaderName>().ok())
+        .filter(|name| *name != HOST && *name != ORIGIN && !name.as_str().starts_with("sec-websocket-"))
+        .collect();
+    retain(headers, |name| !HOP_BY_HOP.contains(name) && !named.contains(name));
+}
+
+/// Removes headers and leaves the others in their order, which `HeaderMap::remove` does not.
+pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().all(&keep) {
+        return;
+    }
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| keep(name)) {
+        kept.append(name, value.clone());
+    }
+    *headers = kept;
+}
+
+/// Whether text is a token (RFC 9110 section 5.6.2).
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// Whether a header offers or grants permessage-deflate (RFC 7692).
+pub(super) fn is_deflate(extension: &str) -> bool {
+    split(extension, ';').next().is_some_and(|name| name.eq_ignore_ascii_case("permessage-deflate"))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    pub(in crate::handshake) fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let parsed = lines.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()));
+        let mut headers = HeaderMap::new();
+        for (name, value) in parsed {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn lists_as_found_in_the_wild() {
+        for lines in [
+            &[("connection", "Upgrade")][..],
+            &[("connection", "keep-alive, Upgrade")],
+            &[("connection", "keep-alive,\tupgrade")],
+            &[("connection", "keep-alive"), ("connection", ",, UPGRADE ,")],
+        ] {
+            assert!(has_token(&headers(lines), &CONNECTION, "upgrade"), "{lines:?}");
+        }
+        for line in ["", "keep-alive", "upgrades", "\"upgrade\"", "close upgrade"] {
+            assert!(!has_token(&headers(&[("connection", line)]), &CONNECTION, "upgrade"), "{line}");
+        }
+    }
+
+    #[test]
+    fn quoted_separators_do_not_separate() {
+        let parts: Vec<_> = split(r#"a; x="1, \" 2" , b;y=3"#, ',').collect();
+        assert_eq!(parts, [r#"a; x="1, \" 2""#, "b;y=3"]);
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_named_are_removed() {
+        let mut map = headers(&[
+            ("connection", "Upgrade, X-Trace, Host"),
+            ("connection", "keep-alive, sec-websocket-key"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("upgrade", "websocket"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("x-trace", "1"),
+            ("host", "gate.test"),
+            ("sec-websocket-key", "k"),
+            ("authorization", "Bearer t"),
+        ]);
+        remove_hop_by_hop(&mut map);
+        let mut left: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "host", "sec-websocket-key"]);
+    }
+
+    #[test]
+    fn deflate_is_known_by_its_name_alone() {
+        assert!(is_deflate("permessage-deflate"));
+        assert!(is_deflate("Permessage-Deflate ; client_max_window_bits"));
+        assert!(!is_deflate("x-webkit-deflate-frame"));
+        assert!(!is_deflate("permessage-deflate2"));
+    }
+}

@@ -1,0 +1,252 @@
+//! What the client is answered: the 101 made from the backend's, the backend's own refusal, or ours.
+use super::{
+    admission::Denied,
+    headers::{is_deflate, members, remove_hop_by_hop},
+};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{
+        ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+    response::Parts,
+};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use std::borrow::Cow;
+use tungstenite::handshake::derive_accept_key;
+
+/// A text of ours, or what a backend streams.
+pub(super) type Body = Either<Full<Bytes>, Incoming>;
+
+/// Seconds after which a client that was turned away for now may come back.
+const RETRY_SECONDS: u32 = 5;
+
+/// Why the gateway itself refuses a handshake.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Method,
+    NotAnUpgrade(&'static str),
+    Version,
+    Malformed(&'static str),
+    NoRoute,
+    Origin,
+    Denied(Denied),
+    /// The backends of the route gave no WebSocket: 502, 503 or 504, and the cause for the log.
+    Upstream {
+        status: StatusCode,
+        cause: String,
+    },
+    /// Too many handshakes are in flight.
+    Overloaded,
+    TimedOut,
+    /// A bug of ours.
+    Internal,
+}
+
+impl Refusal {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAnUpgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Denied(Denied::Address) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Denied(Denied::Draining | Denied::Full | Denied::Memory) | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Upstream { status, .. } => *status,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// For the log; names settings and backends.
+    pub(super) fn cause(&self) -> Cow<'static, str> {
+        let text = match self {
+            Self::Upstream { cause, .. } => return Cow::Owned(cause.clone()),
+            Self::Origin => "the origin is not among the route's `origins`",
+            Self::Denied(Denied::Draining) => "the gateway is draining",
+            Self::Denied(Denied::Full) => "as many sessions are open as `gateway.max_sessions` allows",
+            Self::Denied(Denied::Memory) => "the outboxes hold nearly `gateway.memory_limit`",
+            Self::Denied(Denied::Address) => "the address has `limits.sessions_per_address` sessions open on the route",
+            Self::Overloaded => "too many opening handshakes wait for their backends",
+            Self::TimedOut => "the backends did not answer in time",
+            Self::Internal => "a bug in the gateway: the handshake panicked",
+            Self::Method | Self::NotAnUpgrade(_) | Self::Version | Self::Malformed(_) | Self::NoRoute => {
+                self.sentence()
+            }
+        };
+        Cow::Borrowed(text)
+    }
+
+    /// For the client; tells nothing of what lies behind the gateway.
+    fn sentence(&self) -> &'static str {
+        match self {
+            Self::Method => "a WebSocket is opened with GET",
+            Self::NotAnUpgrade(what) | Self::Malformed(what) => what,
+            Self::Version => "only version 13 of the WebSocket protocol (RFC 6455) is spoken here",
+            Self::NoRoute => "no route serves this host and path",
+            Self::Origin => "pages of this origin may not connect here",
+            Self::Denied(Denied::Draining) => "the gateway is about to stop; connect again",
+            Self::Denied(Denied::Full | Denied::Memory) | Self::Overloaded => "the gateway is full; try again later",
+            Self::Denied(Denied::Address) => "too many connections from this address; close one or try again later",
+            Self::Upstream { status: StatusCode::GATEWAY_TIMEOUT, .. } | Self::TimedOut => {
+                "the backend did not answer in time"
+            }
+            Self::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
+                "no backend is available; try again later"
+            }
+            Self::Upstream { .. } => "the backend cannot be reached or does not speak WebSocket",
+            Self::Internal => "the gateway failed; its log says why",
+        }
+    }
+
+    pub(super) fn response(&self) -> Response<Body> {
+        let text = format!("{}\n", self.sentence());
+        let mut response = Response::new(Either::Left(Full::from(text)));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        match self.status() {
+            StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, HeaderValue::from_static("GET"))),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// Our 101: what the backend said in its own, for this client's key. The extensions carry hyper's spelling of the header names.
+pub(super) fn switching(mut head: Parts, key: &HeaderValue) -> Response<Body> {
+    remove_hop_by_hop(&mut head.headers);
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + 3);
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    for (name, value) in &head.headers {
+        if *name != SEC_WEBSOCKET_ACCEPT && *name != CONTENT_LENGTH {
+            headers.append(name, value.clone());
+        }
+    }
+    head.headers = headers;
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    head.version = http::Version::HTTP_11;
+    Response::from_parts(head, Either::Left(Full::default()))
+}
+
+/// Whether a backend's 101 agrees to permessage-deflate.
+pub(super) fn grants_deflate(head: &Parts) -> bool {
+    members(&head.headers, &SEC_WEBSOCKET_EXTENSIONS).any(is_deflate)
+}
+
+/// A backend's own refusal, body included.
+pub(super) fn passed_on(response: Response<Incoming>) -> Response<Body> {
+    let mut response = response.map(Either::Right);
+    remove_hop_by_hop(response.headers_mut());
+    if response.status() == StatusCode::UPGRADE_REQUIRED {
+        // Each hop says it for itself (RFC 9110 section 15.5.22).
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    *response.version_mut() = http::Version::HTTP_11;
+    response
+}
+
+/// The names in our own answers that hyper would write in lower case.
+pub(super) static SPELLINGS: &[&str] =
+    &["Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Retry-After", "Allow"];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{super::headers::tests::headers, *};
+
+    fn backend_head(lines: &[(&str, &str)]) -> Parts {
+        let mut response = Response::new(());
+        *response.headers_mut() = headers(lines);
+        response.into_parts().0
+    }
+
+    #[test]
+    fn our_101_answers_the_clients_key_and_keeps_the_backends_headers() {
+        let head = backend_head(&[
+            ("upgrade", "WebSocket"),
+            ("connection", "upgrade, x-hop"),
+            ("sec-websocket-accept", "for our key, not the client's"),
+            ("x-hop", "1"),
+            ("content-length", "0"),
+            ("set-cookie", "a=b"),
+            ("set-cookie", "c=d"),
+            ("sec-websocket-protocol", "v2"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+        ]);
+        assert!(grants_deflate(&head));
+        let response = switching(head, &HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        assert_eq!(response.status(), 101);
+        let mut lines: Vec<_> =
+            response.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort_unstable();
+        assert_eq!(
+            lines,
+            [
+                "connection: Upgrade",
+                "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+                "sec-websocket-extensions: permessage-deflate",
+                "sec-websocket-protocol: v2",
+                "set-cookie: a=b",
+                "set-cookie: c=d",
+                "upgrade: websocket",
+            ]
+        );
+    }
+
+    #[test]
+    fn no_deflate_unless_the_backend_says_so() {
+        assert!(!grants_deflate(&backend_head(&[])));
+        assert!(!grants_deflate(&backend_head(&[("sec-websocket-extensions", "foo")])));
+    }
+
+    #[test]
+    fn refusals_say_what_would_be_right() {
+        let upstream = |status| Refusal::Upstream { status, cause: "10.0.0.1: connection refused".into() };
+        for (refusal, status, names) in [
+            (Refusal::Method, 405, &[ALLOW][..]),
+            (Refusal::NotAnUpgrade("why"), 426, &[UPGRADE, CONNECTION]),
+            (Refusal::Version, 426, &[UPGRADE, SEC_WEBSOCKET_VERSION]),
+            (Refusal::Malformed("why"), 400, &[]),
+            (Refusal::NoRoute, 404, &[]),
+            (Refusal::Origin, 403, &[]),
+            (Refusal::Denied(Denied::Address), 429, &[RETRY_AFTER]),
+            (Refusal::Denied(Denied::Full), 503, &[RETRY_AFTER]),
+            (Refusal::Denied(Denied::Memory), 503, &[RETRY_AFTER]),
+            (Refusal::Denied(Denied::Draining), 503, &[RETRY_AFTER]),
+            (upstream(StatusCode::BAD_GATEWAY), 502, &[]),
+            (upstream(StatusCode::SERVICE_UNAVAILABLE), 503, &[RETRY_AFTER]),
+            (upstream(StatusCode::GATEWAY_TIMEOUT), 504, &[]),
+            (Refusal::Overloaded, 503, &[RETRY_AFTER]),
+            (Refusal::TimedOut, 504, &[]),
+            (Refusal::Internal, 500, &[]),
+        ] {
+            let response = refusal.response();
+            assert_eq!(response.status(), status, "{refusal:?}");
+            for name in names {
+                assert!(response.headers().contains_key(name), "{refusal:?}: {name}");
+            }
+            assert!(!refusal.sentence().contains("10.0.0.1"), "{refusal:?} tells the client of a backend");
+            assert!(!refusal.cause().is_empty());
+        }
+        assert_eq!(Refusal::NotAnUpgrade("why").response().headers()[UPGRADE], "websocket");
+    }
+}

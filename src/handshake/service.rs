@@ -1,0 +1,265 @@
+//! From a request head to the handshake's answer: the tower stack, and the service at its heart.
+use super::{
+    Edge,
+    forwarded::{Provenance, request_id},
+    refusals::RefusedHandshake,
+    request::UpgradeRequest,
+    response::{Body, Refusal, grants_deflate, passed_on, switching},
+    spelling::Speller,
+};
+use crate::{
+    listener::Peer,
+    route::Route,
+    session::{Facts, Opened},
+    upstream::{Accepted, Answer, OpenError, Refused, UpstreamRequest},
+};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, Request, Response, StatusCode,
+    header::{HOST, USER_AGENT},
+};
+use hyper::body::{Body as _, Incoming};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+};
+use tokio::time::Instant;
+use tower::{
+    BoxError, ServiceBuilder, ServiceExt,
+    limit::GlobalConcurrencyLimitLayer,
+    load_shed::{LoadShedLayer, error::Overloaded},
+    timeout::{TimeoutLayer, error::Elapsed},
+};
+use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer, trace::TraceLayer};
+
+/// The longest `User-Agent` and `Origin` kept for the verdict, in bytes.
+const LONGEST_TEXT: usize = 256;
+
+type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
+/// A body as it leaves the stack.
+pub(super) type StackBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A backend has said 101, the client is being told so.
+pub(super) struct Upgrade {
+    pub(super) upstream: Opened,
+    pub(super) deflate: bool,
+    pub(super) facts: Facts,
+}
+
+/// One client connection before it is a session: what its requests, one after the other, are answered from.
+pub(super) struct Visit {
+    edge: Rc<Edge>,
+    peer: Peer,
+    speller: Speller,
+    phase: Cell<Phase>,
+    upgrade: RefCell<Option<Upgrade>>,
+    /// What is known of the request at hand, for the log.
+    about: RefCell<RefusedHandshake>,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    /// hyper waits for a head, under its own deadline.
+    Head,
+    /// The stack works on an answer, under its timeout.
+    Answering,
+    /// The client is to take the answer by then, and to have sent its next head.
+    Answered(Instant),
+}
+
+impl Visit {
+    pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller) -> Rc<Self> {
+        let about = RefusedHandshake { client: peer_name(&peer), ..RefusedHandshake::default() };
+        let phase = Cell::new(Phase::Head);
+        Rc::new(Self { edge, peer, speller, phase, upgrade: RefCell::default(), about: RefCell::new(about) })
+    }
+
+    /// When the connection is to be given up, unless the layer at work has a deadline of its own.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.phase.get() {
+            Phase::Head | Phase::Answering => None,
+            Phase::Answered(deadline) => Some(deadline),
+        }
+    }
+
+    /// Whether a request waits for its answer.
+    pub(super) fn busy(&self) -> bool {
+        matches!(self.phase.get(), Phase::Answering)
+    }
+
+    /// What a 101 stands for, once.
+    pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
+        self.upgrade.take()
+    }
+
+    /// Logs that the request at hand was refused.
+    pub(super) fn record(&self, status: Option<StatusCode>, cause: Cow<'static, str>) {
+        let mut refused = self.about.borrow().clone();
+        refused.status = status;
+        refused.cause = cause;
+        self.edge.refusals.record(&refused);
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        self.record(Some(refusal.status()), refusal.cause());
+        self.speller.arm();
+        refusal.response()
+    }
+
+    fn begin(&self, request: &Request<Incoming>) {
+        self.phase.set(Phase::Answering);
+        *self.about.borrow_mut() = RefusedHandshake {
+            client: peer_name(&self.peer),
+            host: text(request.headers(), &HOST).map(String::from),
+            path: Some(bounded(request.uri().path())),
+            ..RefusedHandshake::default()
+        };
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Answered(Instant::now() + self.edge.defaults.handshake));
+    }
+
+    /// The heart: one request, one answer.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let (head, body) = request.into_parts();
+        let provenance = Provenance::find(&self.peer, &self.edge.trusted_proxies, &head.headers);
+        self.about.borrow_mut().client = client_name(provenance.client);
+        let request = UpgradeRequest::parse(head, !body.is_end_stream())?;
+        let found = self.edge.router.find(&request.host, request.target.path());
+        let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
+        self.about.borrow_mut().route = Some(route.config.name.clone());
+        if !route.config.allows_origin(request.origin.as_deref()) {
+            return Err(Refusal::Origin);
+        }
+        let permit = self.edge.admission.admit(&route.config, provenance.client).map_err(Refusal::Denied)?;
+        let (key, authority) = (request.key.clone(), request.authority.clone());
+        let origin = request.origin.as_deref().map(|origin| bounded(origin).into());
+        let mut head = request.into_upstream(&route.config);
+        let id = request_id(&mut head.headers);
+        self.about.borrow_mut().id = Some(id.clone());
+        provenance.tell(&mut head.headers, &authority);
+        let user_agent = text(&head.headers, &USER_AGENT);
+        let accepted = match self.ask(&route, head).await? {
+            Answer::Accepted(accepted) => accepted,
+            Answer::Refused(Refused { response, backend }) => {
+                self.about.borrow_mut().backend = Some(backend.name.clone());
+                self.record(Some(response.status()), "the backend refused".into());
+                return Ok(passed_on(response));
+            }
+        };
+        let Accepted { stream, early, head, lease, local_port } = accepted;
+        let client = client_name(provenance.client).into();
+        let config = Arc::clone(&route.config);
+        let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, permit };
+        let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts };
+        *self.upgrade.borrow_mut() = Some(upgrade);
+        self.speller.arm();
+        Ok(switching(head, &key))
+    }
+
+    async fn ask(&self, route: &Route, head: http::request::Parts) -> Result<Answer, Refusal> {
+        let (options, host_header) = (&route.config.options, route.config.host_header);
+        let asked = route.upstream.open(UpstreamRequest { head, options, host_header }).await;
+        asked.map_err(|OpenError { status, cause, backend }| {
+            self.about.borrow_mut().backend = backend;
+            Refusal::Upstream { status, cause }
+        })
+    }
+}
+
+/// The stack through which each request of a connection goes, as hyper's service. From the outside in:
+///
+/// 1. catch-panic stands outermost, so that a bug in any layer ends one handshake with a 500, and never a worker;
+/// 2. trace next, so that its span and its latency cover refusals of the layers below, too;
+/// 3. the errors of the layers below become answers here, where the trace still sees their status;
+/// 4. the timeout stands outside of all that can wait: it bounds even a dial that fails over for ever;
+/// 5. load-shed stands outside the limit, so that a handshake that would wait for a place is a 503 at once;
+/// 6. the concurrency limit, one for the whole gateway, stands right before the work that it bounds: the dials.
+///
+/// None of them reaches into a session: they end with the 101, and a session's limits are its `Permit`.
+pub(super) fn stack(
+    visit: &Rc<Visit>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<StackBody>,
+    Error = BoxError,
+    Future = Answering<StackBody>,
+> + Unpin
++ use<> {
+    let panicked = {
+        let visit = Rc::clone(visit);
+        move |_: Box<dyn std::any::Any + Send>| visit.refuse(&Refusal::Internal)
+    };
+    let failed = {
+        let visit = Rc::clone(visit);
+        move |answer: Result<Response<Body>, BoxError>| -> Result<Response<Body>, BoxError> {
+            Ok(answer.unwrap_or_else(|error| visit.refuse(&layer_refusal(&error))))
+        }
+    };
+    let heart = {
+        let visit = Rc::clone(visit);
+        move |request: Request<Incoming>| {
+            let visit = Rc::clone(&visit);
+            let answer = async move {
+                let answer = visit.answer(request).await;
+                Ok(answer.unwrap_or_else(|refusal| visit.refuse(&refusal)))
+            };
+            Box::pin(answer) as Answering<Body>
+        }
+    };
+    let client = peer_name(&visit.peer);
+    let span = move |request: &Request<Incoming>| tracing::debug_span!("handshake", peer = client, method = %request.method(), path = request.uri().path());
+    let stack = ServiceBuilder::new()
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
+        .map_result(failed)
+        .layer(TimeoutLayer::new(visit.edge.patience))
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&visit.edge.dials)))
+        .service(tower::service_fn(heart));
+    let visit = Rc::clone(visit);
+    hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (visit, stack) = (Rc::clone(&visit), stack.clone());
+        visit.begin(&request);
+        let answer = async move {
+            let answer = stack.oneshot(request).await;
+            visit.end();
+            answer
+        };
+        Box::pin(answer) as Answering<StackBody>
+    })
+}
+
+fn layer_refusal(error: &BoxError) -> Refusal {
+    if error.is::<Elapsed>() {
+        Refusal::TimedOut
+    } else if error.is::<Overloaded>() {
+        Refusal::Overloaded
+    } else {
+        Refusal::Internal
+    }
+}
+
+/// The peer's address as the log has it.
+pub(super) fn peer_name(peer: &Peer) -> String {
+    client_name(peer.address.map(|address| address.ip()))
+}
+
+fn client_name(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}
+
+/// A header as text for the log, if it is there.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<Box<str>> {
+    headers.get(name).map(|value| bounded(&String::from_utf8_lossy(value.as_bytes())).into())
+}
+
+fn bounded(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
+}

@@ -1,0 +1,316 @@
+//! Opening handshakes from end to end: a client that writes raw bytes, and backends on loopback that do, too.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::{
+    listener::accept::accept,
+    route::{HostPattern, Route, RouteConfig, tests::route},
+    upstream::{BackendAddress, BalanceKind, Upstream, UpstreamConfig},
+};
+use std::{cell::RefCell, net::SocketAddr};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::{TcpListener, TcpStream},
+    task::spawn_local,
+    time::timeout,
+};
+use tungstenite::handshake::derive_accept_key;
+
+const SOON: Duration = Duration::from_secs(10);
+const PEER: Peer =
+    Peer { address: Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711)), tls: false };
+const REQUEST: &str = "GET /chat?token=x HTTP/1.1\r\nHost: gate.test\r\nUPGRADE: WebSocket\r\n\
+    Connection: keep-alive,\tUpgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+    X-Odd-CASE: 1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: call-1\r\n\r\n";
+const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nconnection: Upgrade, x-hop\r\n\
+    X-Hop: 1\r\nsec-websocket-accept: ACCEPT\r\nX-oDD: 2\r\nDate: today\r\n\r\n";
+
+/// Runs a test on the runtime that a worker has.
+fn local<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+    runtime.block_on(async { timeout(SOON, test).await.expect("the test takes too long") });
+}
+
+/// A backend: takes one connection after the other, reads a head, answers (`ACCEPT` stands for the right key) and keeps the
+/// connection until its end. What it read is kept.
+struct Backend {
+    address: SocketAddr,
+    read: Rc<RefCell<Vec<Vec<u8>>>>,
+    connections: Rc<Semaphore>,
+    ended: Rc<Semaphore>,
+}
+
+impl Backend {
+    async fn new(answer: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (read, connections, ended) = (Rc::default(), Rc::new(Semaphore::new(0)), Rc::new(Semaphore::new(0)));
+        let this =
+            Self { address, read: Rc::clone(&read), connections: Rc::clone(&connections), ended: Rc::clone(&ended) };
+        spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let head = head_of(&mut stream).await;
+                connections.add_permits(1);
+                let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+                let answer = answer.replace("ACCEPT", &derive_accept_key(key.as_bytes()));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let mut all = head.into_bytes();
+                stream.read_to_end(&mut all).await.ok();
+                read.borrow_mut().push(all);
+                ended.add_permits(1);
+            }
+        });
+        this
+    }
+
+    /// What it read of its first connection, once that has ended.
+    async fn read(&self) -> Vec<u8> {
+        self.ended.acquire().await.unwrap().forget();
+        self.read.borrow_mut().remove(0)
+    }
+}
+
+async fn head_of(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+struct Gate {
+    edge: Rc<Edge>,
+    admission: Arc<Admission>,
+}
+
+/// A gateway with one route to one backend.
+fn gate(backend: SocketAddr, change: impl FnOnce(&mut RouteConfig)) -> Gate {
+    gate_with(backend, Semaphore::new(9), change)
+}
+
+fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut RouteConfig)) -> Gate {
+    let mut config = route(HostPattern::Any, "/chat");
+    change(&mut config);
+    let address = BackendAddress::Tcp { tls: false, host: "127.0.0.1".into(), port: backend.port(), path: "/".into() };
+    let pool = UpstreamConfig {
+        name: "pool".into(),
+        servers: vec![address],
+        balance: BalanceKind::RoundRobin,
+        fail_timeout: SOON,
+        ca: None,
+    };
+    let defaults = config.options.clone();
+    let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };
+    let admission = Admission::new(9, None);
+    let router = Arc::new(Router::new(vec![route]));
+    let edge = Edge::new(defaults, Vec::new(), router, Arc::clone(&admission), Refusals::new(), Arc::new(dials));
+    Gate { edge, admission }
+}
+
+impl Gate {
+    /// Serves a connection with room for `room` bytes each way; its other end, and what becomes of it.
+    fn connect(&self, room: usize) -> (DuplexStream, tokio::task::JoinHandle<Option<Opening>>) {
+        let (client, ours) = duplex(room);
+        let edge = Rc::clone(&self.edge);
+        let served = spawn_local(async move { serve(Stream::Plain(Socket::Memory(ours)), PEER, &edge).await });
+        (client, served)
+    }
+
+    /// All that a client is answered that writes `request` and ends.
+    async fn answer(&self, request: &str) -> String {
+        let (mut client, served) = self.connect(64 * 1024);
+        client.write_all(request.as_bytes()).await.unwrap();
+        let head = head_of(&mut client).await;
+        client.shutdown().await.unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        assert!(served.await.unwrap().is_none());
+        assert_eq!(self.admission.sessions(), 0);
+        head + &rest
+    }
+}
+
+#[test]
+fn heads_cross_with_their_spelling_and_bytes_behind_them_are_kept() {
+    local(async {
+        let backend = Backend::new(concat!(
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nconnection: Upgrade, x-hop\r\n",
+            "X-Hop: 1\r\nsec-websocket-accept: ACCEPT\r\nX-oDD: 2\r\nDate: today\r\n\r\nfirst words"
+        ))
+        .await;
+        let gate = gate(backend.address, |_| {});
+        let (mut client, served) = gate.connect(64 * 1024);
+        client.write_all(format!("{REQUEST}early").as_bytes()).await.unwrap();
+        let opening = served.await.unwrap().unwrap();
+        assert_eq!(
+            head_of(&mut client).await,
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nX-oDD: 2\r\nDate: today\r\n\r\n"
+        );
+        assert_eq!(opening.downstream.early, b"early");
+        assert_eq!(opening.upstream.early, b"first words");
+        assert!(!opening.deflate);
+        assert_eq!((&*opening.facts.id, &*opening.facts.client), ("call-1", "127.0.0.1"));
+        assert!(opening.facts.local_port.is_some());
+        assert_eq!(gate.admission.sessions(), 1);
+        drop(opening);
+        assert_eq!(gate.admission.sessions(), 0);
+        let read = String::from_utf8(backend.read().await).unwrap();
+        assert!(read.starts_with("GET /chat?token=x HTTP/1.1\r\n"), "{read}");
+        for line in ["X-Odd-CASE: 1", "X-Forwarded-For: 127.0.0.1", "X-Request-Id: call-1", "X-Real-IP: 127.0.0.1"] {
+            assert!(read.contains(&format!("\r\n{line}\r\n")), "{line} in {read}");
+        }
+        assert!(!read.contains("6.6.6.6") && !read.contains("dGhlIHNhbXBsZSBub25jZQ=="), "{read}");
+    });
+}
+
+#[test]
+fn a_refused_client_may_ask_again_on_its_connection() {
+    local(async {
+        let backend = Backend::new(ACCEPTED).await;
+        let gate = gate(backend.address, |_| {});
+        let (mut client, served) = gate.connect(64 * 1024);
+        client.write_all(b"GET /chat HTTP/1.1\r\nHost: gate.test\r\n\r\n").await.unwrap();
+        let head = head_of(&mut client).await;
+        assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{head}");
+        assert!(head.contains("\r\nUpgrade: websocket\r\n"), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        client.read_exact(&mut vec![0; length.parse().unwrap()]).await.unwrap();
+        client.write_all(REQUEST.as_bytes()).await.unwrap();
+        assert!(head_of(&mut client).await.starts_with("HTTP/1.1 101 "));
+        assert!(served.await.unwrap().is_some());
+    });
+}
+
+#[test]
+fn refusals_have_their_status() {
+    local(async {
+        let backend =
+            Backend::new("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 5\r\n\r\nwho??")
+                .await;
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let elsewhere = REQUEST.replace("/chat", "/other");
+        let large = REQUEST.replace("X-Odd-CASE: 1", &format!("X-Large: {}", "x".repeat(16 * 1024)));
+        let draining = gate(gone, |_| {});
+        draining.admission.drain();
+        let origins = gate(gone, |route| route.origins = Some(vec!["https://gate.test".into()]));
+        let stranger = REQUEST.replace("X-Odd-CASE: 1", "Origin: https://evil.test");
+        for (gate, request, status) in [
+            (gate(backend.address, |_| {}), REQUEST, "401 Unauthorized"),
+            (gate(gone, |_| {}), REQUEST, "502 Bad Gateway"),
+            (gate(gone, |_| {}), &elsewhere, "404 Not Found"),
+            (gate(gone, |_| {}), &large, "431 Request Header Fields Too Large"),
+            (gate(gone, |_| {}), "not HTTP at all\r\n\r\n", "400 Bad Request"),
+            (gate(gone, |route| route.options.sessions_per_address = Some(0)), REQUEST, "429 Too Many Requests"),
+            (gate_with(gone, Semaphore::new(0), |_| {}), REQUEST, "503 Service Unavailable"),
+            (draining, REQUEST, "503 Service Unavailable"),
+            (origins, &stranger, "403 Forbidden"),
+        ] {
+            let answer = gate.answer(request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{status}: {answer}");
+        }
+        let answer = gate(backend.address, |_| {}).answer(REQUEST).await;
+        assert!(answer.contains("\r\nWWW-Authenticate: Basic\r\n") && answer.ends_with("\r\n\r\nwho??"), "{answer}");
+    });
+}
+
+#[test]
+fn a_slow_head_meets_its_deadline() {
+    local(async {
+        let gone = SocketAddr::from(([127, 0, 0, 1], 9));
+        let gate = gate(gone, |route| route.options.handshake = Duration::from_millis(50));
+        let (mut client, served) = gate.connect(64 * 1024);
+        client.write_all(b"GET /chat HTTP/1.1\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "");
+        drop(client);
+        assert!(served.await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answer_is_given_up() {
+    local(async {
+        let gone = SocketAddr::from(([127, 0, 0, 1], 9));
+        let gate = gate(gone, |route| route.options.handshake = Duration::from_millis(50));
+        let (mut client, served) = gate.connect(64);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n").await.unwrap();
+        assert!(served.await.unwrap().is_none());
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.len(), 64);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_cancels_the_dial() {
+    local(async {
+        let backend = Backend::new("").await;
+        let gate = gate(backend.address, |_| {});
+        let (mut client, served) = gate.connect(64 * 1024);
+        client.write_all(REQUEST.as_bytes()).await.unwrap();
+        backend.connections.acquire().await.unwrap().forget();
+        assert_eq!(gate.admission.sessions(), 1);
+        drop(client);
+        assert!(served.await.unwrap().is_none());
+        assert_eq!(gate.admission.sessions(), 0);
+        assert!(backend.read().await.ends_with(b"\r\n\r\n"), "the backend sees the end and nothing more");
+    });
+}
+
+#[test]
+fn a_client_lost_between_the_two_101s_is_told_to_the_backend() {
+    local(async {
+        let backend = Backend::new(ACCEPTED).await;
+        let gate = gate(backend.address, |route| {
+            Arc::make_mut(&mut route.options.relay).timeouts.close = Duration::from_millis(50)
+        });
+        // Its 101 does not fit, so it is gone before that was written.
+        let (mut client, served) = gate.connect(16);
+        client.write_all(REQUEST.as_bytes()).await.unwrap();
+        client.read_exact(&mut [0; 1]).await.unwrap();
+        drop(client);
+        assert!(served.await.unwrap().is_none());
+        let read = backend.read().await;
+        let frame = read.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let (header, payload) = read[frame..].split_at(6);
+        assert_eq!(header[..2], [0x88, 0x80 | 24]);
+        let payload: Vec<u8> = payload.iter().zip(header[2..].iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+        assert_eq!(payload, b"\x03\xe9client connection lost");
+        assert_eq!(gate.admission.sessions(), 0);
+    });
+}
+
+#[test]
+fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
+    local(async {
+        let backend = Backend::new(ACCEPTED).await;
+        let gate = gate(backend.address, |_| {});
+        let config = crate::listener::ListenerConfig {
+            address: crate::listener::ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
+            tls: None,
+        };
+        let mut bound = crate::listener::bind::bind(&[config], 1).unwrap().remove(0);
+        let crate::listener::ListenAddress::Tcp(address) = bound.address else { panic!("a TCP listener") };
+        let slots = Arc::new(Semaphore::new(1));
+        let (opened, mut openings) = tokio::sync::mpsc::unbounded_channel();
+        let edge = Rc::clone(&gate.edge);
+        let each = move |connection| {
+            let (edge, opened) = (Rc::clone(&edge), opened.clone());
+            spawn_local(async move { opened.send(receive(connection, None, &edge).await).unwrap() });
+        };
+        let stop = Rc::new(tokio::sync::Notify::new());
+        let stopped = Rc::clone(&stop);
+        let accepting =
+            accept(bound.sockets.remove(0), false, Arc::clone(&slots), async move { stopped.notified().await }, each);
+        let accepting = spawn_local(accepting);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(REQUEST.as_bytes()).await.unwrap();
+        assert!(head_of(&mut client).await.starts_with("HTTP/1.1 101 "));
+        let opening = openings.recv().await.unwrap().unwrap();
+        assert!(matches!(opening.downstream.stream, Stream::Plain(Socket::Tcp(_))));
+        stop.notify_one();
+        accepting.await.unwrap().unwrap();
+        assert_eq!(slots.available_permits(), 1);
+    });
+}

@@ -1,0 +1,209 @@
+//! The accept loop of one worker on one listener.
+use super::{Peer, bind::ListenSocket, tune};
+use crate::transport::Socket;
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+
+/// The first and the longest pause after an accept error.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An accepted connection, before its opening handshake.
+#[derive(Debug)]
+pub struct Connection {
+    pub socket: Socket,
+    pub peer: Peer,
+    /// Held until the opening handshake is over.
+    pub slot: Slot,
+}
+
+/// A place among the connections that are in their opening handshake; given back on drop.
+#[derive(Debug)]
+pub struct Slot(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+
+/// Accepts connections and hands each to `each`, which must not block (it spawns the connection's task).
+///
+/// A connection is accepted only when `slots` has a place for its opening handshake; until then it waits in the kernel.
+/// Errors such as a full descriptor table pause accepting, 10 ms at first, up to 1 s, and end nothing. Once `stop` is
+/// ready, the connections that wait in the kernel are accepted, then the listening socket is closed.
+///
+/// # Errors
+/// If the socket cannot be registered with the runtime.
+pub async fn accept(
+    socket: ListenSocket,
+    tls: bool,
+    slots: Arc<Semaphore>,
+    stop: impl Future<Output = ()>,
+    mut each: impl FnMut(Connection),
+) -> io::Result<()> {
+    let listener = Listener::new(socket)?;
+    let mut stop = pin!(stop);
+    let mut pause = PAUSE;
+    loop {
+        let turn = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.ok();
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            turn = turn => turn,
+        };
+        match accepted {
+            Ok(incoming) => {
+                if pause > PAUSE {
+                    tracing::info!("accepting connections again");
+                }
+                pause = PAUSE;
+                deliver(incoming, tls, slot, &mut each);
+            }
+            Err(error) => {
+                if pause == PAUSE {
+                    tracing::warn!(%error, "accepting connections pauses; {}", advice(&error));
+                }
+                drop(slot);
+                tokio::select! {
+                    () = &mut stop => break,
+                    () = sleep(pause) => {}
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+    listener.empty(|incoming| deliver(incoming, tls, Arc::clone(&slots).try_acquire_owned().ok(), &mut each))
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "every descriptor of this process is in use: raise its limit (ulimit -n, LimitNOFILE=)",
+        Some(libc::ENFILE) => "every descriptor of this machine is in use: raise fs.file-max",
+        Some(libc::ENOBUFS | libc::ENOMEM) => "the kernel is out of memory for sockets",
+        Some(_) | None => "it is tried again",
+    }
+}
+
+fn deliver(incoming: Incoming, tls: bool, slot: Option<OwnedSemaphorePermit>, each: &mut impl FnMut(Connection)) {
+    let (socket, address) = match incoming {
+        Incoming::Tcp(stream, address) => {
+            if let Err(error) = tune(&stream) {
+                tracing::debug!(%error, "a connection ended before its options were set");
+                return;
+            }
+            (Socket::Tcp(stream), Some(SocketAddr::new(address.ip().to_canonical(), address.port())))
+        }
+        Incoming::Unix(stream) => (Socket::Unix(stream), None),
+    };
+    each(Connection { socket, peer: Peer { address, tls }, slot: Slot(slot) });
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Incoming {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    fn new(socket: ListenSocket) -> io::Result<Self> {
+        Ok(match socket {
+            ListenSocket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            ListenSocket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Incoming> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, address)| Incoming::Tcp(stream, address)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Incoming::Unix(stream)),
+        }
+    }
+
+    /// Accepts what waits in the kernel, then closes. Asks the kernel itself, since the runtime may not have heard yet.
+    fn empty(self, mut each: impl FnMut(Incoming)) -> io::Result<()> {
+        loop {
+            let incoming = match &self {
+                Self::Tcp(listener) => socket2::SockRef::from(listener).accept().and_then(|(socket, address)| {
+                    socket.set_nonblocking(true)?;
+                    let address = address.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+                    Ok(Incoming::Tcp(TcpStream::from_std(socket.into())?, address))
+                }),
+                Self::Unix(listener) => socket2::SockRef::from(listener).accept().and_then(|(socket, _)| {
+                    socket.set_nonblocking(true)?;
+                    Ok(Incoming::Unix(UnixStream::from_std(socket.into())?))
+                }),
+            };
+            match incoming {
+                Ok(incoming) => each(incoming),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "connections that waited at the end may be lost; {}", advice(&error));
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::listener::{ListenAddress, ListenerConfig, bind::bind};
+    use std::{cell::RefCell, rc::Rc};
+    use tokio::sync::Notify;
+
+    fn listening(address: ListenAddress) -> (crate::listener::bind::Bound, ListenSocket) {
+        let mut bound = bind(&[ListenerConfig { address, tls: None }], 1).unwrap().remove(0);
+        let socket = bound.sockets.remove(0);
+        (bound, socket)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn connections_that_wait_at_the_stop_are_still_accepted() {
+        let (bound, socket) = listening(ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+        let ListenAddress::Tcp(address) = bound.address else { panic!("a TCP listener") };
+        let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut peers = Vec::new();
+        let slots = Arc::new(Semaphore::new(1));
+        accept(socket, true, slots, async {}, |connection| peers.push(connection.peer)).await.unwrap();
+        let expected: Vec<_> =
+            clients.iter().map(|client| Peer { address: client.local_addr().ok(), tls: true }).collect();
+        assert_eq!(peers, expected);
+        assert!(std::net::TcpStream::connect(address).is_err(), "the listener is closed");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_connection_waits_for_a_slot_and_the_stop_is_heard_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.sock");
+        let (_bound, socket) = listening(ListenAddress::Unix(path.clone()));
+        let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let _second = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let connections = Rc::new(RefCell::new(Vec::new()));
+        let (seen, stop) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+        let slots = Arc::new(Semaphore::new(1));
+        let accepting = accept(socket, false, Arc::clone(&slots), stop.notified(), |connection| {
+            connections.borrow_mut().push(connection);
+            seen.notify_one();
+        });
+        let watching = async {
+            seen.notified().await;
+            assert_eq!(slots.available_permits(), 0);
+            assert_eq!(connections.borrow().len(), 1);
+            connections.borrow_mut().clear();
+            seen.notified().await;
+            assert_eq!(connections.borrow()[0].peer, Peer { address: None, tls: false });
+            stop.notify_one();
+        };
+        let (accepted, ()) = tokio::join!(accepting, watching);
+        accepted.unwrap();
+    }
+}

@@ -1,0 +1,321 @@
+//! TLS on listeners: certificates, the choice by server name, and the handshake under its deadline.
+use super::{CertificateFiles, ListenerTls, TlsVersion};
+use crate::transport::{Socket, Stream};
+use rustls::{
+    ServerConfig, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// Why a TLS listener cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{}: {}", .file.display(), pem_advice(.source, .holds))]
+    Pem { file: PathBuf, holds: &'static str, source: pem::Error },
+    #[error("{}: holds no certificate; it must be PEM, the server's own certificate first, then its chain", .file.display())]
+    NoCertificate { file: PathBuf },
+    #[error("{}: not a certificate: {what}", .file.display())]
+    BadCertificate { file: PathBuf, what: String },
+    #[error("{}: the private key cannot be used: {source}", .file.display())]
+    BadKey { file: PathBuf, source: rustls::Error },
+    #[error("{}: is not the private key of the first certificate in {}", .key.display(), .certificate.display())]
+    Mismatch { certificate: PathBuf, key: PathBuf },
+    #[error("a TLS listener needs a certificate")]
+    NoCertificates,
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[from] rustls::Error),
+}
+
+fn pem_advice(error: &pem::Error, holds: &str) -> String {
+    if let pem::Error::Io(error) = error {
+        format!("cannot be read: {error}")
+    } else if matches!(error, pem::Error::NoItemsFound) {
+        format!("holds no {holds} in PEM form")
+    } else {
+        format!("is not valid PEM: {error}")
+    }
+}
+
+/// Reads the files of a TLS listener and makes what rustls needs. Share the result between workers: the key that
+/// seals session tickets is in it.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn tls_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, TlsError> {
+    static BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+    static ONLY_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+    let versions = match tls.min_version {
+        TlsVersion::Tls12 => BOTH,
+        TlsVersion::Tls13 => ONLY_13,
+    };
+    let certificates = Certificates::read(&tls.certificates)?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Resumption by tickets alone: no table of sessions behind a lock.
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 1;
+    // Early data could be replayed, and with it a handshake.
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// The certificates of one listener, by the names they are valid for.
+#[derive(Debug)]
+struct Certificates {
+    /// Exact names, and wildcards as `.example.com`; lower case.
+    by_name: BTreeMap<String, Arc<CertifiedKey>>,
+    /// For clients that name no server, or none that we know.
+    default: Arc<CertifiedKey>,
+}
+
+impl Certificates {
+    fn read(files: &[CertificateFiles]) -> Result<Self, TlsError> {
+        let mut by_name = BTreeMap::new();
+        let mut default = None;
+        for files in files {
+            let certified = Arc::new(certified_key(files)?);
+            for name in names(&certified, &files.certificate)? {
+                by_name.entry(name).or_insert_with(|| Arc::clone(&certified));
+            }
+            default.get_or_insert(certified);
+        }
+        Ok(Self { by_name, default: default.ok_or(TlsError::NoCertificates)? })
+    }
+
+    /// The exact name, else a wildcard for it (which stands for one label, RFC 6125 section 6.4.3), else the default.
+    fn find(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
+        let Some(name) = name else { return &self.default };
+        let name = name.to_ascii_lowercase();
+        let wildcard = || name.find('.').and_then(|dot| self.by_name.get(&name[dot..]));
+        self.by_name.get(&name).or_else(wildcard).unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(self.find(hello.server_name())))
+    }
+}
+
+fn certified_key(files: &CertificateFiles) -> Result<CertifiedKey, TlsError> {
+    let pem = |file: &Path, holds, source| TlsError::Pem { file: file.into(), holds, source };
+    let chain = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| pem(&files.certificate, "certificate", source))?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate { file: files.certificate.clone() });
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| pem(&files.key, "private key", source))?;
+    let key = aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|source| TlsError::BadKey { file: files.key.clone(), source })?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // Unknown: the provider cannot tell; clients will.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(TlsError::Mismatch { certificate: files.certificate.clone(), key: files.key.clone() })
+        }
+        Err(error) => Err(TlsError::BadCertificate { file: files.certificate.clone(), what: error.to_string() }),
+    }
+}
+
+/// The names that a certificate is valid for: its subject alternative names, or its common name if it has none.
+fn names(certified: &CertifiedKey, file: &Path) -> Result<Vec<String>, TlsError> {
+    let bad = |what: String| TlsError::BadCertificate { file: file.into(), what };
+    let Some(leaf) = certified.cert.first() else { return Err(TlsError::NoCertificate { file: file.into() }) };
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| bad(error.to_string()))?;
+    let alternatives = parsed.subject_alternative_name().map_err(|error| bad(error.to_string()))?;
+    let names: Vec<&str> = match &alternatives {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "only DNS names can be asked for by SNI (RFC 6066 section 3)"
+        )]
+        Some(alternatives) => alternatives
+            .value
+            .general_names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some(*name),
+                _ => None,
+            })
+            .collect(),
+        None => parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok()).collect(),
+    };
+    Ok(names.into_iter().map(|name| name.trim_start_matches('*').to_ascii_lowercase()).collect())
+}
+
+/// The server's side of the TLS handshake, all of it within `deadline`.
+///
+/// # Errors
+/// What went wrong: a violation by the peer, its leaving, or `TimedOut`.
+pub async fn handshake(acceptor: &TlsAcceptor, socket: Socket, deadline: Duration) -> io::Result<Stream> {
+    match timeout(deadline, acceptor.accept(socket)).await {
+        Ok(accepted) => Ok(Stream::ServerTls(Box::new(accepted?))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake was not complete in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+    use std::fs;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio_rustls::{TlsConnector, client::TlsStream};
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        /// Writes a self-signed certificate for `names` and its key.
+        fn certificate(&self, stem: &str, names: &[&str]) -> CertificateFiles {
+            let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+            let made = rcgen::generate_simple_self_signed(names).unwrap();
+            let files = CertificateFiles { certificate: self.path(stem, "crt"), key: self.path(stem, "key") };
+            fs::write(&files.certificate, made.cert.pem()).unwrap();
+            fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+            files
+        }
+
+        fn path(&self, stem: &str, extension: &str) -> PathBuf {
+            self.0.path().join(format!("{stem}.{extension}"))
+        }
+    }
+
+    fn one(files: CertificateFiles) -> ListenerTls {
+        ListenerTls { certificates: vec![files], min_version: TlsVersion::Tls12 }
+    }
+
+    /// A handshake between our acceptor and a client that trusts `roots` and names `name`.
+    async fn shake(
+        tls: &ListenerTls,
+        roots: &CertificateFiles,
+        name: &'static str,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&[u8]],
+    ) -> (io::Result<Stream>, io::Result<TlsStream<DuplexStream>>) {
+        let mut store = RootCertStore::empty();
+        store.add(CertificateDer::from_pem_file(&roots.certificate).unwrap()).unwrap();
+        let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(store)
+            .with_no_client_auth();
+        client.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let acceptor = TlsAcceptor::from(tls_config(tls).unwrap());
+        let connector = TlsConnector::from(Arc::new(client));
+        let (ours, theirs) = duplex(64 * 1024);
+        tokio::join!(
+            handshake(&acceptor, Socket::Memory(ours), Duration::from_secs(10)),
+            connector.connect(ServerName::try_from(name).unwrap(), theirs)
+        )
+    }
+
+    static ALL: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+    #[tokio::test]
+    async fn both_versions_shake_hands_and_carry_bytes() {
+        let folder = Folder::new();
+        let files = folder.certificate("one", &["gate.test"]);
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let (ours, theirs) =
+                shake(&one(files.clone()), &files, "gate.test", &[version], &[b"h2", b"http/1.1"]).await;
+            let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+            assert_eq!(theirs.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+            ours.write_all(b"hello").await.unwrap();
+            ours.flush().await.unwrap();
+            let mut read = [0; 5];
+            theirs.read_exact(&mut read).await.unwrap();
+            assert_eq!(&read, b"hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn min_version_and_alpn_are_obeyed() {
+        let folder = Folder::new();
+        let files = folder.certificate("one", &["gate.test"]);
+        let mut tls = one(files.clone());
+        let (ours, theirs) = shake(&tls, &files, "gate.test", ALL, &[b"h2"]).await;
+        assert!(ours.is_err() && theirs.is_err(), "only http/1.1 is spoken");
+        tls.min_version = TlsVersion::Tls13;
+        let (ours, theirs) = shake(&tls, &files, "gate.test", &[&rustls::version::TLS12], &[]).await;
+        assert!(ours.is_err() && theirs.is_err(), "TLS 1.2 is below the minimum");
+    }
+
+    #[tokio::test]
+    async fn the_server_name_chooses_the_certificate() {
+        let folder = Folder::new();
+        let default = folder.certificate("default", &["default.test"]);
+        let wild = folder.certificate("wild", &["*.example.test"]);
+        let exact = folder.certificate("exact", &["chat.example.test"]);
+        let tls = ListenerTls {
+            certificates: vec![default.clone(), wild.clone(), exact.clone()],
+            min_version: TlsVersion::Tls12,
+        };
+        for (name, expected) in [("default.test", &default), ("a.example.test", &wild), ("chat.example.test", &exact)] {
+            let (ours, theirs) = shake(&tls, expected, name, ALL, &[]).await;
+            assert!(ours.is_ok() && theirs.is_ok(), "{name}: {theirs:?}");
+        }
+        let certificates = Certificates::read(&tls.certificates).unwrap();
+        for name in [None, Some("other.test"), Some("a.b.example.test"), Some("example.test"), Some("127.0.0.1")] {
+            assert!(Arc::ptr_eq(certificates.find(name), &certificates.default), "{name:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_meets_the_deadline() {
+        let folder = Folder::new();
+        let acceptor = TlsAcceptor::from(tls_config(&one(folder.certificate("one", &["gate.test"]))).unwrap());
+        let (ours, _theirs) = duplex(1024);
+        let error = handshake(&acceptor, Socket::Memory(ours), Duration::from_secs(10)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn errors_name_the_file_and_what_is_wrong() {
+        let folder = Folder::new();
+        let good = folder.certificate("good", &["gate.test"]);
+        let other = folder.certificate("other", &["gate.test"]);
+        fs::write(folder.path("empty", "pem"), "").unwrap();
+        fs::write(folder.path("torn", "pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
+        fs::write(folder.path("noise", "pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        let file = |stem| folder.path(stem, "pem");
+        let cases = [
+            (file("missing"), good.key.clone(), "missing.pem: cannot be read"),
+            (file("empty"), good.key.clone(), "empty.pem: holds no certificate"),
+            (file("torn"), good.key.clone(), "torn.pem: is not valid PEM"),
+            (file("noise"), good.key.clone(), "noise.pem: not a certificate"),
+            (good.certificate.clone(), file("missing"), "missing.pem: cannot be read"),
+            (good.certificate.clone(), good.certificate.clone(), "good.crt: holds no private key"),
+            (good.certificate.clone(), other.key, "other.key: is not the private key of"),
+        ];
+        for (certificate, key, expected) in cases {
+            let error = tls_config(&one(CertificateFiles { certificate, key })).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One backend at run time, and a session's hold on it.
+use super::{BackendAddress, health::Health};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+/// One backend at run time, shared by all workers.
+#[derive(Debug)]
+pub struct Backend {
+    pub address: BackendAddress,
+    /// As written in `gateway.toml`; its name in logs and metrics.
+    pub name: String,
+    /// Name of the pool it belongs to.
+    pub upstream: String,
+    sessions: AtomicUsize,
+    proven: AtomicBool,
+    warned: AtomicBool,
+    pub(super) health: Health,
+}
+
+impl Backend {
+    /// A backend of a pool, without sessions and thought to be well.
+    #[must_use]
+    pub fn new(upstream: &str, address: BackendAddress) -> Self {
+        Self {
+            name: address.to_string(),
+            upstream: upstream.to_owned(),
+            address,
+            sessions: AtomicUsize::new(0),
+            proven: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+            health: Health::default(),
+        }
+    }
+
+    /// Sessions that hold a lease on it now.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Whether any of its sessions ever answered one of our pings.
+    #[must_use]
+    pub fn proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// One of its sessions answered one of our pings.
+    pub fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this is the first time that something about it deserves a warning.
+    #[must_use]
+    pub fn warn_once(&self) -> bool {
+        !self.warned.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// A session's hold on a backend: counted while it lives.
+#[derive(Debug)]
+pub struct Lease {
+    backend: Arc<Backend>,
+}
+
+impl Lease {
+    #[must_use]
+    pub fn new(backend: Arc<Backend>) -> Self {
+        backend.sessions.fetch_add(1, Ordering::Relaxed);
+        Self { backend }
+    }
+
+    #[must_use]
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.backend.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl BackendAddress {
+    /// `host`, or `host:port` where the port is not the scheme's own; empty for one that is no TCP address.
+    pub(super) fn authority(&self) -> String {
+        match self {
+            Self::Tcp { tls, host, port, .. } => {
+                let host =
+                    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.clone() };
+                match (tls, port) {
+                    (false, 80) | (true, 443) => host,
+                    (false | true, port) => format!("{host}:{port}"),
+                }
+            }
+            Self::Unix(_) | Self::Echo => String::new(),
+        }
+    }
+}
+
+/// As it is written in `gateway.toml`.
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { tls, path, .. } => {
+                let scheme = if *tls { "wss" } else { "ws" };
+                write!(f, "{scheme}://{}{}", self.authority(), if path == "/" { "" } else { path })
+            }
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Echo => f.write_str("builtin:echo"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(tls: bool, host: &str, port: u16, path: &str) -> BackendAddress {
+        BackendAddress::Tcp { tls, host: host.into(), port, path: path.into() }
+    }
+
+    #[test]
+    fn a_backend_is_named_as_written() {
+        for (address, name) in [
+            (tcp(false, "10.0.0.1", 8000, "/"), "ws://10.0.0.1:8000"),
+            (tcp(true, "chat.example.com", 443, "/v1"), "wss://chat.example.com/v1"),
+            (tcp(false, "::1", 80, "/"), "ws://[::1]"),
+            (tcp(false, "[::1]", 81, "/"), "ws://[::1]:81"),
+            (BackendAddress::Unix("run/chat.sock".into()), "unix:run/chat.sock"),
+            (BackendAddress::Echo, "builtin:echo"),
+        ] {
+            assert_eq!(Backend::new("chat", address).name, name);
+        }
+    }
+
+    #[test]
+    fn a_lease_is_counted_while_it_lives() {
+        let backend = Arc::new(Backend::new("demo", BackendAddress::Echo));
+        let lease = Lease::new(Arc::clone(&backend));
+        assert_eq!(backend.sessions(), 1);
+        drop(lease);
+        assert_eq!(backend.sessions(), 0);
+    }
+}

@@ -1,0 +1,225 @@
+//! A connected stream to one backend.
+use super::{BackendAddress, echo, resolve::Resolver, tls::server_name};
+use crate::transport::{Socket, Stream};
+use socket2::{SockRef, TcpKeepalive};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+
+/// Unsent bytes the kernel holds before it asks for more: our pings are not buried behind megabytes.
+const NOTSENT_LOWAT: u32 = 16 * 1024;
+/// TCP keepalive: the kernel's own check of connections whose heartbeat is off.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// Why a backend could not be dialled, and at which step.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("`{host}` does not resolve: {source}")]
+    Resolve { host: String, source: io::Error },
+    #[error("connecting to {address} failed: {source}{}", advice(source))]
+    Connect { address: String, source: io::Error },
+    #[error("the TLS handshake with {address} failed: {source}{}", tls_advice(source))]
+    Tls { address: String, source: io::Error },
+    #[error("no {step} within {}", super::seconds(*within))]
+    Timeout { step: &'static str, within: Duration },
+}
+
+impl DialError {
+    pub(super) fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Connect { source, .. } => source.kind() == io::ErrorKind::TimedOut,
+            Self::Resolve { .. } | Self::Tls { .. } => false,
+        }
+    }
+
+    /// Whether we lack descriptors, ports or memory: no fault of the backend.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => matches!(
+                source.raw_os_error(),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+            ),
+            Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
+        }
+    }
+
+    /// The step at which it failed, for `check --connect`.
+    pub(super) fn step(&self) -> &'static str {
+        match self {
+            Self::Resolve { .. } => "resolve",
+            Self::Connect { .. } => "connect",
+            Self::Tls { .. } => "TLS handshake",
+            Self::Timeout { step, .. } => step,
+        }
+    }
+}
+
+/// A stream and our own port on it, if it has one.
+pub(super) struct Dialled {
+    pub(super) stream: Stream,
+    pub(super) local_port: Option<u16>,
+}
+
+/// Resolves, connects and, for `wss`, shakes hands, all within `within`.
+pub(super) async fn dial(
+    address: &BackendAddress,
+    resolver: &Resolver,
+    tls: Option<&TlsConnector>,
+    within: Duration,
+) -> Result<Dialled, DialError> {
+    let deadline = Instant::now() + within;
+    match address {
+        BackendAddress::Tcp { tls: secure, host, port, .. } => {
+            let addresses = timeout_at(deadline, resolver.resolve(host, *port))
+                .await
+                .map_err(|_| DialError::Timeout { step: "answer of the name resolver", within })?
+                .map_err(|source| DialError::Resolve { host: host.clone(), source })?;
+            let tcp = match connect_any(&addresses, deadline, within).await {
+                Ok(tcp) => tcp,
+                Err(error) => {
+                    resolver.forget(host);
+                    return Err(error);
+                }
+            };
+            let local_port = tcp.local_addr().ok().map(|address| address.port());
+            let socket = Socket::Tcp(tcp);
+            let stream = match tls {
+                Some(connector) if *secure => secured(connector, host, socket, deadline, within).await?,
+                Some(_) | None => Stream::Plain(socket),
+            };
+            Ok(Dialled { stream, local_port })
+        }
+        BackendAddress::Unix(path) => {
+            let socket = timeout_at(deadline, connect_unix(path))
+                .await
+                .map_err(|_| DialError::Timeout { step: "connection", within })??;
+            Ok(Dialled { stream: Stream::Plain(Socket::Unix(socket)), local_port: None })
+        }
+        BackendAddress::Echo => Ok(Dialled { stream: Stream::Plain(Socket::Memory(echo::start())), local_port: None }),
+    }
+}
+
+/// Tries the addresses in turn; each gets its share of the time that is left.
+async fn connect_any(addresses: &[SocketAddr], deadline: Instant, within: Duration) -> Result<TcpStream, DialError> {
+    let mut last = DialError::Timeout { step: "connection", within };
+    for (index, &address) in addresses.iter().enumerate() {
+        let now = Instant::now();
+        let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        let share = deadline.saturating_duration_since(now) / left;
+        let connected = timeout_at(now + share, TcpStream::connect(address)).await;
+        last = match connected.map(|result| result.and_then(tuned)) {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(source)) => DialError::Connect { address: address.to_string(), source },
+            Err(_) => DialError::Timeout { step: "connection", within },
+        };
+    }
+    Err(last)
+}
+
+fn tuned(tcp: TcpStream) -> io::Result<TcpStream> {
+    tune(&tcp)?;
+    Ok(tcp)
+}
+
+/// Sets what every TCP leg has: no delay, little unsent data in the kernel, TCP keepalive.
+fn tune(tcp: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES),
+    )
+}
+
+async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
+    UnixStream::connect(path)
+        .await
+        .map_err(|source| DialError::Connect { address: format!("unix:{}", path.display()), source })
+}
+
+async fn secured(
+    connector: &TlsConnector,
+    host: &str,
+    socket: Socket,
+    deadline: Instant,
+    within: Duration,
+) -> Result<Stream, DialError> {
+    let failed = |source| DialError::Tls { address: host.to_owned(), source };
+    let name = server_name(host).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let tls = timeout_at(deadline, connector.connect(name, socket))
+        .await
+        .map_err(|_| DialError::Timeout { step: "TLS handshake", within })?
+        .map_err(failed)?;
+    Ok(Stream::ClientTls(Box::new(tls)))
+}
+
+/// What an operator can do about an error whose own words do not say it.
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => {
+            "; every local port towards this address is in use: widen net.ipv4.ip_local_port_range, \
+             or give the backend more addresses"
+        }
+        Some(libc::EMFILE) => "; this process is at its descriptor limit: raise LimitNOFILE (ulimit -n)",
+        Some(libc::ENFILE) => "; the system is at its descriptor limit: raise fs.file-max",
+        Some(_) | None => "",
+    }
+}
+
+/// The same for what rustls says of a backend.
+fn tls_advice(error: &io::Error) -> &'static str {
+    use rustls::{CertificateError, Error};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "; if its authority is your own, name its PEM file: tls = { ca = \"ca.pem\" }"
+        }
+        Some(Error::InvalidMessage(_)) => "; it does not seem to speak TLS: is it a ws:// backend?",
+        Some(_) | None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dialled_socket_is_tuned() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = connect_any(&[listener.local_addr().unwrap()], Instant::now() + KEEPALIVE_IDLE, KEEPALIVE_IDLE)
+            .await
+            .unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let alive = listener.local_addr().unwrap();
+        let within = Duration::from_secs(5);
+        let tcp = connect_any(&[dead, alive], Instant::now() + within, within).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), alive);
+        let error = connect_any(&[dead], Instant::now() + within, within).await.unwrap_err();
+        assert_eq!(error.step(), "connect");
+        assert!(error.to_string().contains(&dead.to_string()), "{error}");
+    }
+
+    #[test]
+    fn exhausted_ports_are_explained_and_are_not_the_backends_fault() {
+        let source = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+        let error = DialError::Connect { address: "10.0.0.1:80".into(), source };
+        assert!(error.is_ours());
+        assert!(error.to_string().contains("ip_local_port_range"), "{error}");
+    }
+}

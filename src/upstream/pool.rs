@@ -1,0 +1,262 @@
+//! A pool at run time: opens a stream to one of its backends, failing over to the next.
+use super::{
+    Backend, Lease, UpstreamConfig, UpstreamTlsError,
+    balance::Balance,
+    connect::{DialError, Dialled, dial},
+    handshake::{HandshakeError, Shaken, request, shake},
+    health::Change,
+    resolve::Resolver,
+    seconds, tls,
+};
+use crate::{
+    route::{HostHeader, RouteOptions},
+    transport::Stream,
+};
+use http::{StatusCode, request::Parts};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+/// A pool of backends, shared by all workers.
+pub struct Upstream {
+    name: String,
+    backends: Vec<Arc<Backend>>,
+    balance: Balance,
+    fail_timeout: Duration,
+    pub(super) resolver: Resolver,
+    pub(super) tls: Option<TlsConnector>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("name", &self.name).field("backends", &self.backends).finish_non_exhaustive()
+    }
+}
+
+/// What a session asks of a pool.
+#[derive(Debug)]
+pub struct UpstreamRequest<'a> {
+    /// Method GET; the URI is path and query as the backend shall see them, without its base path; the headers are all
+    /// that cross from the client or are set for it. The extensions are those of the client's request: in them hyper
+    /// keeps the case of its header names. The headers of the handshake itself are set here.
+    pub head: Parts,
+    pub options: &'a RouteOptions,
+    pub host_header: HostHeader,
+}
+
+/// What a pool answers.
+#[derive(Debug)]
+pub enum Answer {
+    Accepted(Accepted),
+    Refused(Refused),
+}
+
+/// A backend said 101, and its head keeps RFC 6455 section 4.1.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: Stream,
+    /// Bytes that came right behind its head.
+    pub early: Vec<u8>,
+    pub head: http::response::Parts,
+    pub lease: Lease,
+    /// Our own port on the connection, for TCP.
+    pub local_port: Option<u16>,
+}
+
+/// A backend's own refusal: any status but 101 and 2xx. Its connection ends when the response is dropped.
+#[derive(Debug)]
+pub struct Refused {
+    pub response: http::Response<hyper::body::Incoming>,
+    pub backend: Arc<Backend>,
+}
+
+/// No backend gave an answer that could pass.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct OpenError {
+    /// 502 (dial or bad handshake), 503 (no backend) or 504 (timeout).
+    pub status: StatusCode,
+    /// Which backends were tried and why each failed, for the log.
+    pub cause: String,
+    /// The one tried last.
+    pub backend: Option<String>,
+}
+
+/// Why one backend was left for the next.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error("no answer to the handshake within {}", seconds(*.0))]
+    Timeout(Duration),
+    #[error("it answered {0}")]
+    Answered(StatusCode),
+}
+
+impl Failure {
+    fn is_timeout(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.is_timeout(),
+            Self::Timeout(_) => true,
+            Self::Handshake(_) | Self::Answered(_) => false,
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.is_ours(),
+            Self::Handshake(HandshakeError::Request { .. }) => true,
+            Self::Handshake(HandshakeError::Http { .. } | HandshakeError::Bad { .. })
+            | Self::Timeout(_)
+            | Self::Answered(_) => false,
+        }
+    }
+}
+
+impl Upstream {
+    /// Builds a pool. Names are not resolved yet, so that a backend that is down does not hinder a start.
+    ///
+    /// # Errors
+    /// It has `wss` backends, and the authorities to trust cannot be read.
+    pub fn new(config: &UpstreamConfig) -> Result<Arc<Self>, UpstreamTlsError> {
+        let backends = config.servers.iter().map(|address| Backend::new(&config.name, address.clone()));
+        Ok(Arc::new(Self {
+            name: config.name.clone(),
+            backends: backends.map(Arc::new).collect(),
+            balance: Balance::new(config.balance),
+            fail_timeout: config.fail_timeout,
+            resolver: Resolver::default(),
+            tls: tls::connector(config)?,
+        }))
+    }
+
+    /// Its name in `gateway.toml`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its backends, in the order of `gateway.toml`.
+    #[must_use]
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
+    }
+
+    /// Opens a WebSocket to a backend; each is tried at most once. Needs a local runtime. Dropping the future drops
+    /// the dial, its descriptor and its lease.
+    ///
+    /// # Errors
+    /// No backend gave an answer: 502, 503 or 504.
+    pub async fn open(&self, request: UpstreamRequest<'_>) -> Result<Answer, OpenError> {
+        let began = Instant::now();
+        let mut tried = vec![false; self.backends.len()];
+        let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
+        let mut answered = None;
+        while let Some(index) = self.choose(&tried, began, request.options) {
+            tried[index] = true;
+            let backend = &self.backends[index];
+            let start = Instant::now();
+            let failure = match Box::pin(attempt(self, backend, &request)).await {
+                Ok(Answer::Refused(refused)) if fails_over(refused.response.status()) => {
+                    let status = refused.response.status();
+                    answered = Some(refused);
+                    Failure::Answered(status)
+                }
+                Ok(answer) => {
+                    self.succeeded(backend);
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            self.failed(backend, start, &failure);
+            failures.push((backend, failure));
+        }
+        // A backend's own words say more than ours.
+        match answered {
+            Some(refused) => Ok(Answer::Refused(refused)),
+            None => Err(self.error(&failures)),
+        }
+    }
+
+    /// The next backend to try: by balance among those that are well or due, then those left alone, the first to
+    /// return first, so that the last one is never left alone. Those only while the time for a handshake lasts.
+    fn choose(&self, tried: &[bool], began: Instant, options: &RouteOptions) -> Option<usize> {
+        let now = Instant::now();
+        let (mut due, mut alone) = (Vec::new(), None::<(Instant, usize)>);
+        for (index, backend) in self.backends.iter().enumerate().filter(|&(index, _)| !tried[index]) {
+            match backend.health.alone_until(now) {
+                None => due.push(index),
+                Some(until) if alone.is_none_or(|(first, _)| until < first) => alone = Some((until, index)),
+                Some(_) => {}
+            }
+        }
+        let chosen = self
+            .balance
+            .pick(&due, |index| self.backends[index].sessions())
+            .or_else(|| alone.filter(|_| now < began + options.handshake).map(|(_, index)| index))?;
+        self.backends[chosen].health.claim(now + options.connect + options.handshake);
+        Some(chosen)
+    }
+
+    fn succeeded(&self, backend: &Backend) {
+        match backend.health.succeeded() {
+            Change::Up => tracing::info!(upstream = self.name, backend = backend.name, "backend is back"),
+            Change::None | Change::Down(_) => {}
+        }
+    }
+
+    fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
+        if failure.is_ours() {
+            return;
+        }
+        match backend.health.failed(start, Instant::now(), self.fail_timeout) {
+            Change::Down(alone) => tracing::warn!(
+                upstream = self.name,
+                backend = backend.name,
+                cause = %failure,
+                "backend is down; others are tried first for {alone:.1?}",
+            ),
+            Change::None | Change::Up => {}
+        }
+    }
+
+    fn error(&self, failures: &[(&Arc<Backend>, Failure)]) -> OpenError {
+        let Some((last, _)) = failures.last() else {
+            let cause = format!("upstream {} has no backend", self.name);
+            return OpenError { status: StatusCode::SERVICE_UNAVAILABLE, cause, backend: None };
+        };
+        let all_timeouts = failures.iter().all(|(_, failure)| failure.is_timeout());
+        let causes: Vec<String> =
+            failures.iter().map(|(backend, failure)| format!("{}: {failure}", backend.name)).collect();
+        OpenError {
+            status: if all_timeouts { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY },
+            cause: causes.join("; "),
+            backend: Some(last.name.clone()),
+        }
+    }
+}
+
+/// Whether a backend's answer sends the session to the next one.
+fn fails_over(status: StatusCode) -> bool {
+    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&status)
+}
+
+/// Dials one backend and shakes hands with it.
+async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: &UpstreamRequest<'_>) -> Result<Answer, Failure> {
+    let lease = Lease::new(Arc::clone(backend));
+    let asking = request(backend, asked.head.clone(), asked.host_header)?;
+    let UpstreamRequest { options, .. } = asked;
+    let Dialled { stream, local_port } =
+        dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect).await?;
+    let shaken = timeout(options.handshake, shake(stream, asking, options.header))
+        .await
+        .map_err(|_| Failure::Timeout(options.handshake))??;
+    Ok(match shaken {
+        Shaken::Accepted { stream, early, head } => {
+            Answer::Accepted(Accepted { stream, early, head, lease, local_port })
+        }
+        Shaken::Refused(response) => Answer::Refused(Refused { response, backend: Arc::clone(backend) }),
+    })
+}

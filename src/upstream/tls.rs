@@ -1,0 +1,127 @@
+//! TLS towards `wss` backends: whom to trust.
+use super::{BackendAddress, UpstreamConfig, resolve::bare};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+use tokio_rustls::TlsConnector;
+
+/// Why an upstream's TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamTlsError {
+    #[error("upstream {upstream}: tls.ca {}: {source}; a PEM file with at least one CERTIFICATE is needed", path.display())]
+    Ca { upstream: String, path: PathBuf, source: rustls_pki_types::pem::Error },
+    #[error("upstream {upstream}: tls.ca {} has no certificate: a PEM file with at least one CERTIFICATE is needed", path.display())]
+    NoCertificate { upstream: String, path: PathBuf },
+    #[error("upstream {upstream}: tls.ca {}: a certificate cannot be used as an authority: {source}", path.display())]
+    BadCertificate { upstream: String, path: PathBuf, source: rustls::Error },
+    #[error("upstream {upstream}: no authorities of the platform: {source}; install ca-certificates, or set tls.ca")]
+    Platform { upstream: String, source: rustls::Error },
+    #[error("upstream {upstream}: `{host}` is no host name that a certificate could be for")]
+    HostName { upstream: String, host: String },
+}
+
+/// The connector for a pool's `wss` backends; `None` if it has none.
+pub(super) fn connector(config: &UpstreamConfig) -> Result<Option<TlsConnector>, UpstreamTlsError> {
+    let mut needed = false;
+    for server in &config.servers {
+        match server {
+            BackendAddress::Tcp { tls: true, host, .. } => {
+                needed = true;
+                server_name(host)
+                    .map_err(|_| UpstreamTlsError::HostName { upstream: config.name.clone(), host: host.clone() })?;
+            }
+            BackendAddress::Tcp { tls: false, .. } | BackendAddress::Unix(_) | BackendAddress::Echo => {}
+        }
+    }
+    if !needed {
+        return Ok(None);
+    }
+    let mut tls = match &config.ca {
+        Some(path) => with_roots(authorities(&config.name, path)?),
+        None => with_platform(&config.name)?,
+    };
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(TlsConnector::from(Arc::new(tls))))
+}
+
+/// The name sent as SNI and looked for in the certificate.
+pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, rustls_pki_types::InvalidDnsNameError> {
+    ServerName::try_from(bare(host).to_owned())
+}
+
+fn authorities(upstream: &str, path: &Path) -> Result<RootCertStore, UpstreamTlsError> {
+    let failed = |source| UpstreamTlsError::Ca { upstream: upstream.to_owned(), path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
+        roots.add(certificate.map_err(failed)?).map_err(|source| UpstreamTlsError::BadCertificate {
+            upstream: upstream.to_owned(),
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    if roots.is_empty() {
+        return Err(UpstreamTlsError::NoCertificate { upstream: upstream.to_owned(), path: path.to_owned() });
+    }
+    Ok(roots)
+}
+
+fn with_roots(roots: RootCertStore) -> ClientConfig {
+    builder().with_root_certificates(roots).with_no_client_auth()
+}
+
+/// Reads the platform's roots once per process: it takes tens of milliseconds.
+fn with_platform(upstream: &str) -> Result<ClientConfig, UpstreamTlsError> {
+    static PLATFORM: OnceLock<Result<Arc<rustls_platform_verifier::Verifier>, rustls::Error>> = OnceLock::new();
+    let verifier = PLATFORM
+        .get_or_init(|| rustls_platform_verifier::Verifier::new(Arc::new(aws_lc_rs::default_provider())).map(Arc::new))
+        .clone()
+        .map_err(|source| UpstreamTlsError::Platform { upstream: upstream.to_owned(), source })?;
+    Ok(builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs supports TLS 1.2 and 1.3")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::upstream::BalanceKind;
+    use std::time::Duration;
+
+    fn pool(tls: bool, host: &str) -> UpstreamConfig {
+        UpstreamConfig {
+            name: "chat".to_owned(),
+            servers: vec![BackendAddress::Tcp { tls, host: host.to_owned(), port: 443, path: "/".to_owned() }],
+            balance: BalanceKind::Random,
+            fail_timeout: Duration::ZERO,
+            ca: None,
+        }
+    }
+
+    #[test]
+    fn only_wss_needs_a_connector() {
+        assert!(connector(&pool(false, "chat.example.com")).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_platforms_authorities_are_found_or_their_lack_is_explained() {
+        match connector(&pool(true, "chat.example.com")) {
+            Ok(connector) => assert_eq!(connector.unwrap().config().alpn_protocols, [b"http/1.1"]),
+            Err(error) => assert!(error.to_string().contains("install ca-certificates"), "{error}"),
+        }
+    }
+
+    #[test]
+    fn a_host_is_checked_before_anything_is_dialled() {
+        let error = connector(&pool(true, "under score!")).err().unwrap();
+        assert!(matches!(error, UpstreamTlsError::HostName { .. }));
+        assert!(server_name("[2001:db8::1]").is_ok());
+    }
+}

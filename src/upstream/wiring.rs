@@ -1,0 +1,666 @@
+//! Tests of a pool against backends on loopback that speak raw bytes.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::{
+    protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
+    relay::{CloseCodes, PerSide, Pings, RelayConfig, RelayTimeouts, Utf8},
+    route::{Compression, HostHeader, RouteOptions},
+};
+use futures_util::{SinkExt, StreamExt};
+use http::{Request, StatusCode, request::Parts};
+use http_body_util::BodyExt;
+use std::{cell::Cell, convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener},
+    time::timeout,
+};
+use tungstenite::{Message, handshake::derive_accept_key, protocol::Role};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Runs a test on the runtime that a worker has.
+fn local<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+    runtime.block_on(async { timeout(SOON, test).await.expect("the test takes too long") });
+}
+
+fn options(handshake: Duration) -> RouteOptions {
+    let heartbeat = HeartbeatConfig {
+        ping_interval: None,
+        ping_timeout: None,
+        jitter: 0.0,
+        kind: HeartbeatKind::Ping,
+        liveness: Liveness::Traffic,
+        path_idle_limit: None,
+    };
+    let relay = RelayConfig {
+        heartbeat: PerSide { downstream: heartbeat.clone(), upstream: heartbeat },
+        pings: Pings::Forward,
+        utf8: Utf8::Check,
+        timeouts: RelayTimeouts { close: SOON, stall: None, idle: None, max_age: None },
+        limits: PerSide::default(),
+        pace: None,
+        close_codes: CloseCodes::default(),
+    };
+    RouteOptions {
+        relay: Arc::new(relay),
+        compression: Compression::Pass,
+        connect: SOON,
+        handshake,
+        header: 4096,
+        sessions_per_address: None,
+    }
+}
+
+fn ws(address: SocketAddr) -> BackendAddress {
+    BackendAddress::Tcp { tls: false, host: address.ip().to_string(), port: address.port(), path: "/".into() }
+}
+
+fn pool(servers: Vec<BackendAddress>, ca: Option<PathBuf>) -> Arc<Upstream> {
+    let balance = BalanceKind::RoundRobin;
+    let config = UpstreamConfig { name: "chat".into(), servers, balance, fail_timeout: SOON, ca };
+    Upstream::new(&config).unwrap()
+}
+
+fn plain() -> Parts {
+    Request::get("/chat").header("Host", "chat.example.com").body(()).unwrap().into_parts().0
+}
+
+async fn open(upstream: &Upstream, head: Parts) -> Result<Answer, OpenError> {
+    open_within(upstream, head, SOON).await
+}
+
+async fn open_within(upstream: &Upstream, head: Parts, handshake: Duration) -> Result<Answer, OpenError> {
+    let options = options(handshake);
+    upstream.open(UpstreamRequest { head, options: &options, host_header: HostHeader::Client }).await
+}
+
+fn accepted(answer: Result<Answer, OpenError>) -> Accepted {
+    match answer {
+        Ok(Answer::Accepted(accepted)) => accepted,
+        Ok(Answer::Refused(refused)) => panic!("refused with {}", refused.response.status()),
+        Err(error) => panic!("{}: {error}", error.status),
+    }
+}
+
+fn refused(answer: Result<Answer, OpenError>) -> Refused {
+    match answer {
+        Ok(Answer::Refused(refused)) => refused,
+        Ok(Answer::Accepted(_)) => panic!("accepted"),
+        Err(error) => panic!("{}: {error}", error.status),
+    }
+}
+
+fn error(answer: Result<Answer, OpenError>) -> OpenError {
+    match answer {
+        Err(error) => error,
+        Ok(Answer::Accepted(_)) => panic!("accepted"),
+        Ok(Answer::Refused(refused)) => panic!("refused with {}", refused.response.status()),
+    }
+}
+
+async fn head_of(io: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+fn accept_of(head: &str) -> String {
+    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key:")).unwrap();
+    derive_accept_key(line.split_once(": ").unwrap().1.as_bytes())
+}
+
+/// A backend that answers each connection's head with `answer` (`ACCEPT` stands for the right key) and keeps the
+/// connection. Counts the heads.
+async fn backend(answer: &'static str) -> (SocketAddr, Rc<Cell<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&count);
+    tokio::task::spawn_local(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            counter.set(counter.get() + 1);
+            tokio::task::spawn_local(async move { answered(&mut tcp, answer).await });
+        }
+    });
+    (address, count)
+}
+
+async fn answered(io: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &str) {
+    let accept = accept_of(&head_of(io).await);
+    io.write_all(answer.replace("ACCEPT", &accept).as_bytes()).await.unwrap();
+    io.read_to_end(&mut Vec::new()).await.ok();
+}
+
+/// An address that refuses connections.
+async fn dead() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: ACCEPT\r\nX-Served-BY: one\r\n\r\n\u{1}early";
+
+/// The head that hyper's server makes of a client's bytes, case of names included.
+async fn received(bytes: &str) -> Parts {
+    let (mut client, server) = tokio::io::duplex(4096);
+    client.write_all(bytes.as_bytes()).await.unwrap();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let sender = Cell::new(Some(sender));
+    let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| {
+        sender.take().unwrap().send(request.into_parts().0).ok();
+        std::future::pending::<Result<http::Response<http_body_util::Empty<bytes::Bytes>>, Infallible>>()
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .preserve_header_case(true)
+        .serve_connection(hyper_util::rt::TokioIo::new(server), service);
+    tokio::select! { head = receiver => head.unwrap(), _ = connection => panic!("ended") }
+}
+
+/// The head that a backend sees of a client's bytes.
+async fn sent(bytes: &str, prepare: impl FnOnce(&mut Parts), host_header: HostHeader) -> (String, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = pool(vec![ws(address)], None);
+    let mut head = received(bytes).await;
+    prepare(&mut head);
+    let options = options(SOON);
+    let open = upstream.open(UpstreamRequest { head, options: &options, host_header });
+    let backend = async {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        head_of(&mut tcp).await
+    };
+    tokio::select! { head = backend => (head, address), _ = open => panic!("nobody answered") }
+}
+
+/// The lines of a head without the key's value, sorted but for the first.
+fn lines(head: &str) -> Vec<String> {
+    let mut lines: Vec<String> = head.trim_end().lines().map(str::to_owned).collect();
+    for line in &mut lines {
+        if line.to_ascii_lowercase().starts_with("sec-websocket-key: ") {
+            assert_eq!(line.split_off(19).len(), 24);
+        }
+    }
+    lines[1..].sort();
+    lines
+}
+
+#[test]
+fn names_keep_the_clients_case_and_ours_are_spelled_as_in_the_rfc() {
+    local(async {
+        let client = "GET /chat?a=%2f HTTP/1.1\r\nHOST: chat.example.com\r\nCONNECTION: Upgrade\r\nupgrade: websocket\r\n\
+            Sec-Websocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\nORIGIN: https://a\r\n\
+            sec-websocket-protocol: a\r\nSEC-WebSocket-Extensions: permessage-deflate\r\nX-request-ID: 7\r\nx-Own: 1\r\n\r\n";
+        let set = |head: &mut Parts| {
+            head.headers.insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
+            head.headers.insert("x-real-ip", "192.0.2.1".parse().unwrap());
+        };
+        let (head, _) = sent(client, set, HostHeader::Client).await;
+        assert_eq!(
+            lines(&head),
+            [
+                "GET /chat?a=%2f HTTP/1.1",
+                "Connection: Upgrade",
+                "HOST: chat.example.com",
+                "ORIGIN: https://a",
+                "SEC-WebSocket-Extensions: permessage-deflate",
+                "Sec-WebSocket-Key: ",
+                "Sec-WebSocket-Version: 13",
+                "Upgrade: websocket",
+                "X-Forwarded-For: 192.0.2.1",
+                "X-Real-IP: 192.0.2.1",
+                "X-request-ID: 7",
+                "sec-websocket-protocol: a",
+                "x-Own: 1",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_lower_case_client_keeps_its_host_and_a_backend_can_have_its_own() {
+    local(async {
+        let client = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\norigin: null\r\n\r\n";
+        let ours = ["Connection: Upgrade", "Sec-WebSocket-Key: ", "Sec-WebSocket-Version: 13", "Upgrade: websocket"];
+        let (head, _) = sent(client, |_| {}, HostHeader::Client).await;
+        let got = lines(&head);
+        assert_eq!(got, [&["GET / HTTP/1.1"], &ours[..], &["host: a", "origin: null"]].concat());
+        assert!(head.starts_with("GET / HTTP/1.1\r\nhost: a\r\n"), "Host comes first: {head}");
+        let (head, address) = sent(client, |_| {}, HostHeader::Upstream).await;
+        assert!(head.contains(&format!("\r\nHost: {address}\r\n")), "{head}");
+        assert!(!head.contains("host: a"), "{head}");
+    });
+}
+
+#[test]
+fn a_101_hands_over_the_stream_its_early_bytes_and_its_names() {
+    local(async {
+        let (address, _) = backend(GOOD).await;
+        let upstream = pool(vec![ws(address)], None);
+        let accepted = accepted(open(&upstream, plain()).await);
+        let mut early = accepted.early;
+        let mut stream = accepted.stream;
+        while early.len() < 6 {
+            early.push(stream.read_u8().await.unwrap());
+        }
+        assert_eq!(early, b"\x01early");
+        assert_eq!(accepted.head.headers["x-served-by"], "one");
+        assert!(accepted.local_port.is_some());
+        assert_eq!(upstream.backends()[0].sessions(), 1);
+        drop(accepted.lease);
+        assert_eq!(upstream.backends()[0].sessions(), 0);
+    });
+}
+
+#[test]
+fn bad_handshakes_are_502_and_say_why() {
+    let cases: [(&'static str, &str); 8] = [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK"),
+        ("HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "Sec-WebSocket-Accept"),
+        (
+            "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+            "fit the key",
+        ),
+        ("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\n", "Connection"),
+        (
+            "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n\
+             Sec-WebSocket-Protocol: chat\r\n\r\n",
+            "`chat`, which was not offered",
+        ),
+        (
+            "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+            "`permessage-deflate`, which was not offered",
+        ),
+        ("220 smtp.example.com ESMTP\r\n\r\n", "not HTTP/1.1"),
+        ("HTTP/1.1 101 S\r\nX: LONG\r\n\r\n", "limits.header"),
+    ];
+    local(async move {
+        for (answer, cause) in cases {
+            let answer: &'static str = answer.replace("LONG", &"x".repeat(5000)).leak();
+            let (address, _) = backend(answer).await;
+            let error = error(open(&pool(vec![ws(address)], None), plain()).await);
+            assert_eq!(error.status, StatusCode::BAD_GATEWAY);
+            assert!(error.cause.contains(cause), "{} lacks {cause}", error.cause);
+            assert_eq!(error.backend, Some(format!("ws://{address}")));
+        }
+    });
+}
+
+#[test]
+fn a_refusal_passes_whole_and_ends_with_its_response() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = pool(vec![ws(listener.local_addr().unwrap())], None);
+        let asked = async { refused(open(&upstream, plain()).await) };
+        let backend = async {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            head_of(&mut tcp).await;
+            tcp.write_all(
+                b"HTTP/1.1 401 Who are you\r\nWWW-Authenticate: Basic\r\nContent-Length: 500000\r\n\r\nlog in",
+            )
+            .await
+            .unwrap();
+            tcp
+        };
+        let (refused, mut tcp) = tokio::join!(asked, backend);
+        assert_eq!(refused.response.status(), StatusCode::UNAUTHORIZED);
+        let mut body = refused.response.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "log in");
+        drop(body);
+        // Reset or end: either way the descriptor on our side is gone.
+        while matches!(tcp.read(&mut [0; 64]).await, Ok(n) if n > 0) {}
+        no_task_left().await;
+        assert_eq!(upstream.backends()[0].sessions(), 0);
+    });
+}
+
+#[test]
+fn a_refusal_passes_however_its_backend_ends_it() {
+    let cases = [
+        ("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", ""),
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "no"),
+        ("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", "no"),
+        ("HTTP/1.0 403 Forbidden\r\n\r\nno", "no"),
+        ("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", ""),
+    ];
+    local(async move {
+        for (answer, expected) in cases {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let upstream = pool(vec![ws(listener.local_addr().unwrap())], None);
+            tokio::task::spawn_local(async move {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                head_of(&mut tcp).await;
+                tcp.write_all(answer.as_bytes()).await.unwrap();
+                // Closes its side; ours follows.
+                tcp.shutdown().await.unwrap();
+                assert_eq!(tcp.read(&mut [0; 1]).await.unwrap(), 0);
+            });
+            let refused = refused(open(&upstream, plain()).await);
+            assert_eq!(refused.response.status(), StatusCode::FORBIDDEN);
+            let body = refused.response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, expected);
+        }
+    });
+}
+
+#[test]
+fn a_dead_backend_fails_over_and_is_left_alone() {
+    local(async {
+        let (good, count) = backend(GOOD).await;
+        let (bad, visits) = backend("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await;
+        let upstream = pool(vec![ws(dead().await), ws(bad), ws(good)], None);
+        for opened in 1..=6 {
+            accepted(open(&upstream, plain()).await);
+            assert_eq!(count.get(), opened);
+        }
+        assert_eq!(visits.get(), 1, "after its failure it is tried last");
+    });
+}
+
+#[test]
+fn the_last_backend_is_never_left_alone() {
+    local(async {
+        let address = dead().await;
+        let upstream = pool(vec![ws(address)], None);
+        for _ in 0..2 {
+            let error = error(open(&upstream, plain()).await);
+            assert_eq!(error.status, StatusCode::BAD_GATEWAY);
+            assert!(error.cause.contains("connecting to"), "{}", error.cause);
+        }
+        let listener = TcpListener::bind(address).await.unwrap();
+        tokio::task::spawn_local(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            answered(&mut tcp, GOOD).await;
+        });
+        accepted(open(&upstream, plain()).await);
+    });
+}
+
+/// Log lines of this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_backend_that_goes_and_comes_back_is_logged_once_each() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    local(async {
+        let address = dead().await;
+        let upstream = pool(vec![ws(address)], None);
+        for _ in 0..3 {
+            error(open(&upstream, plain()).await);
+        }
+        let listener = TcpListener::bind(address).await.unwrap();
+        tokio::task::spawn_local(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                tokio::task::spawn_local(async move { answered(&mut tcp, GOOD).await });
+            }
+        });
+        for _ in 0..3 {
+            accepted(open(&upstream, plain()).await);
+        }
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let ours: Vec<&str> = text.lines().filter(|line| line.contains("upstream=\"chat\"")).collect();
+        assert_eq!(ours.len(), 2, "{text}");
+        assert!(ours[0].contains("WARN") && ours[0].contains("Connection refused"), "{text}");
+        assert!(ours[1].contains("INFO") && ours[1].contains("backend is back"), "{text}");
+    });
+}
+
+#[test]
+fn the_last_answer_passes_when_nobody_does_better() {
+    local(async {
+        let answer = "HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
+        let (one, _) = backend(answer).await;
+        let (two, count) = backend(answer).await;
+        let upstream = pool(vec![ws(one), ws(two), ws(dead().await)], None);
+        let refused = refused(open(&upstream, plain()).await);
+        assert_eq!(refused.response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.response.headers()["retry-after"], "7");
+        assert_eq!(refused.backend.name, format!("ws://{two}"));
+        assert_eq!(count.get(), 1);
+    });
+}
+
+#[test]
+fn silence_is_504_and_an_empty_pool_503() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = pool(vec![ws(listener.local_addr().unwrap())], None);
+        let late = error(open_within(&upstream, plain(), Duration::from_millis(50)).await);
+        assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(late.cause.contains("no answer to the handshake within 0.05s"), "{}", late.cause);
+        let none = error(open(&pool(Vec::new(), None), plain()).await);
+        assert_eq!((none.status, none.backend), (StatusCode::SERVICE_UNAVAILABLE, None));
+    });
+}
+
+#[test]
+fn an_unknown_name_is_502() {
+    local(async {
+        let host = "no-such-host.invalid".into();
+        let upstream = pool(vec![BackendAddress::Tcp { tls: false, host, port: 80, path: "/".into() }], None);
+        let error = error(open(&upstream, plain()).await);
+        assert_eq!(error.status, StatusCode::BAD_GATEWAY);
+        assert!(error.cause.contains("does not resolve"), "{}", error.cause);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_takes_the_dial_with_it() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = pool(vec![ws(listener.local_addr().unwrap())], None);
+        let mut tcp: TcpStream = {
+            let opening = open(&upstream, plain());
+            let backend = async {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                head_of(&mut tcp).await;
+                tcp
+            };
+            tokio::select! { tcp = backend => tcp, _ = opening => panic!("nobody answered") }
+        };
+        assert_eq!(tcp.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(upstream.backends()[0].sessions(), 0);
+    });
+}
+
+#[test]
+fn a_unix_socket_is_a_backend() {
+    local(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chat.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::task::spawn_local(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            answered(&mut socket, GOOD).await;
+        });
+        let accepted = accepted(open(&pool(vec![BackendAddress::Unix(path)], None), plain()).await);
+        assert_eq!(accepted.local_port, None);
+    });
+}
+
+#[test]
+fn the_built_in_echo_echoes_with_the_first_subprotocol() {
+    local(async {
+        let upstream = pool(vec![BackendAddress::Echo], None);
+        let mut head = plain();
+        head.headers.insert("sec-websocket-protocol", "v2.chat, v1.chat".parse().unwrap());
+        let accepted = accepted(open(&upstream, head).await);
+        assert_eq!(accepted.head.headers["sec-websocket-protocol"], "v2.chat");
+        let mut socket = tokio_tungstenite::WebSocketStream::from_partially_read(
+            accepted.stream,
+            accepted.early,
+            Role::Client,
+            None,
+        )
+        .await;
+        for message in [Message::text("hello"), Message::binary(vec![7; 100_000])] {
+            socket.send(message.clone()).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), message);
+        }
+        socket.send(Message::Ping("p".into())).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong("p".into()));
+        socket.close(None).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            assert_eq!(message, Message::Close(None));
+        }
+    });
+}
+
+/// Waits until no task is left: what was spawned has ended with its stream.
+async fn no_task_left() {
+    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn the_built_in_echo_ends_with_its_stream() {
+    local(async {
+        let accepted = accepted(open(&pool(vec![BackendAddress::Echo], None), plain()).await);
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
+        drop(accepted);
+        no_task_left().await;
+    });
+}
+
+#[test]
+fn a_pool_is_shared_by_workers() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Upstream>();
+    let upstream = pool(vec![BackendAddress::Echo], None);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| local(async { drop(accepted(open(&upstream, plain()).await)) }));
+        }
+    });
+    assert_eq!(upstream.backends()[0].sessions(), 0);
+}
+
+#[test]
+fn a_wss_backend_that_is_silent_is_504_and_one_that_is_none_says_so() {
+    local(async {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, ca) = secure_backend(&folder).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = BackendAddress::Tcp { tls: true, host: "127.0.0.1".into(), port, path: "/".into() };
+        let upstream = pool(vec![address], Some(ca));
+        let hasty = RouteOptions { connect: Duration::from_millis(50), ..options(SOON) };
+        let request = UpstreamRequest { head: plain(), options: &hasty, host_header: HostHeader::Client };
+        let late = error(upstream.open(request).await);
+        assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(late.cause.contains("no TLS handshake within 0.05s"), "{}", late.cause);
+        drop(listener.accept().await.unwrap());
+        tokio::task::spawn_local(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            tcp.read_to_end(&mut Vec::new()).await.ok();
+        });
+        let plain_one = error(open(&upstream, plain()).await);
+        assert!(plain_one.cause.contains("is it a ws:// backend?"), "{}", plain_one.cause);
+    });
+}
+
+/// A `wss` backend with a certificate for `localhost`, and the file of the authority that signed it.
+async fn secure_backend(folder: &tempfile::TempDir) -> (BackendAddress, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, made.cert.pem()).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::task::spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::task::spawn_local(async move {
+                if let Ok(mut tls) = acceptor.accept(tcp).await {
+                    assert_eq!(tls.get_ref().1.server_name(), Some("localhost"));
+                    answered(&mut tls, GOOD).await;
+                }
+            });
+        }
+    });
+    (BackendAddress::Tcp { tls: true, host: "localhost".into(), port, path: "/".into() }, ca)
+}
+
+#[test]
+fn a_wss_backend_is_trusted_by_its_authority_only() {
+    local(async {
+        let folder = tempfile::tempdir().unwrap();
+        let (address, ca) = secure_backend(&folder).await;
+        let accepted = accepted(open(&pool(vec![address.clone()], Some(ca.clone())), plain()).await);
+        assert!(matches!(accepted.stream, crate::transport::Stream::ClientTls(_)));
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "somebody else");
+        let other = folder.path().join("other.pem");
+        std::fs::write(&other, params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()).unwrap();
+        let error = error(open(&pool(vec![address], Some(other)), plain()).await);
+        assert_eq!(error.status, StatusCode::BAD_GATEWAY);
+        assert!(error.cause.contains("UnknownIssuer; if its authority is your own"), "{}", error.cause);
+    });
+}
+
+#[test]
+fn an_unusable_ca_file_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate\n").unwrap();
+    let address = BackendAddress::Tcp { tls: true, host: "localhost".into(), port: 1, path: "/".into() };
+    for path in [empty, folder.path().join("missing.pem")] {
+        let config = UpstreamConfig {
+            name: "chat".into(),
+            servers: vec![address.clone()],
+            balance: BalanceKind::Random,
+            fail_timeout: SOON,
+            ca: Some(path.clone()),
+        };
+        let error = Upstream::new(&config).err().unwrap().to_string();
+        assert!(error.contains(&path.display().to_string()) && error.contains("CERTIFICATE"), "{error}");
+    }
+}
+
+#[test]
+fn a_probe_says_how_far_it_came() {
+    local(async {
+        let (silent, _) = backend(GOOD.strip_suffix("\u{1}early").unwrap()).await;
+        let (refusing, _) = backend("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+        let upstream = pool(vec![BackendAddress::Echo, ws(silent), ws(refusing), ws(dead().await)], None);
+        let expected = [
+            "builtin:echo answers: connected in",
+            "fails at ping: it accepts a handshake, but sent no pong within 0.5s",
+            "fails at handshake: it runs, but answers 404 Not Found",
+            "fails at connect: connecting to",
+        ];
+        for (index, expected) in expected.into_iter().enumerate() {
+            let probe = probe(&upstream, index, Duration::from_millis(500)).await;
+            assert!(probe.to_string().contains(expected), "{probe}");
+            assert_eq!(probe.answers(), index == 0);
+        }
+    });
+}
