@@ -279,6 +279,9 @@ impl Shell {
             let (sent, source) = (&self.transports[side].sent, &self.transports[side.other()].received);
             assert!(source.data.starts_with(&sent.data), "data frames to the {} changed", side.label());
             self.controls_cross(side);
+            if let Some(Item::Close(payload)) = sent.items.last() {
+                assert!(may_close(payload), "a close frame that nobody may send: {}", payload.escape_ascii());
+            }
         }
         let outcome = self.relay.outcome();
         assert!(self.outcome.is_none() || self.outcome == outcome, "{:?} became {outcome:?}", self.outcome);
@@ -333,6 +336,14 @@ impl Transport {
             panic!("the peer is sent {wrong}: {:?} then {}", self.sent, bytes.escape_ascii());
         }
     }
+}
+
+/// Whether a close frame may hold this (RFC 6455 sections 5.5.1 and 7.4, and the codes registered since).
+fn may_close(payload: &[u8]) -> bool {
+    let [high, low, reason @ ..] = payload else { return payload.is_empty() };
+    let code = u16::from_be_bytes([*high, *low]);
+    let registered = (1000..=1014).contains(&code) && !(1004..=1006).contains(&code);
+    (registered || (3000..=4999).contains(&code)) && std::str::from_utf8(reason).is_ok()
 }
 
 /// Marks the gateway's own pings on a leg.
