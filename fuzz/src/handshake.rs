@@ -106,7 +106,10 @@ fn check_passed_on(head: &http::request::Parts, id: &str, route: &RouteConfig) {
     assert_eq!(headers.get_all("host").iter().count(), 1);
     assert!(head.uri.path().starts_with('/'), "{}", head.uri);
     let deflate_only = headers::members(headers, &http::header::SEC_WEBSOCKET_EXTENSIONS).all(headers::is_deflate);
-    assert!(deflate_only && (route.options.compression == Compression::Pass || !headers.contains_key("sec-websocket-extensions")));
+    assert!(
+        deflate_only
+            && (route.options.compression == Compression::Pass || !headers.contains_key("sec-websocket-extensions"))
+    );
 }
 
 /// What the backend is told of the client is ours, or comes from a peer that is believed.
