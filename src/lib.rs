@@ -28,11 +28,16 @@
 //! Settings live in the module that obeys them; [`config`] only assembles them.
 
 pub mod config;
+pub mod descriptors;
+pub mod gateway;
 pub mod handshake;
 pub mod listener;
+pub mod log;
 pub mod protocol;
 pub mod relay;
 pub mod route;
 pub mod session;
+pub mod shutdown;
 pub mod transport;
 pub mod upstream;
+pub mod worker;

@@ -1,1 +1,17 @@
-fn main() {}
+//! The program: its arguments, and the exit code of what they ask for.
+mod cli;
+
+use clap::Parser;
+use cli::{Arguments, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let exit = match arguments.command {
+        None => cli::run::run(&arguments.run),
+        Some(Command::Run(run)) => cli::run::run(&run),
+        Some(Command::Check(check)) => cli::check::check(&check),
+        Some(Command::Try(trial)) => cli::trial::trial(&trial),
+    };
+    exit.into()
+}

@@ -126,6 +126,7 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Openin
     match (ended, visit.take_upgrade()) {
         (Some(Ok(())), Some(upgrade)) => Some(opening(stream, &parts.read_buf, upgrade)),
         (Some(Err(_)) | None, Some(upgrade)) => {
+            drop(stream);
             tracing::debug!("the client left between the backend's 101 and its own");
             farewell::to_backend(upgrade).await;
             None
@@ -153,6 +154,8 @@ fn explain(error: &hyper::Error, visit: &Visit) {
     let (status, cause) = if error.is_parse_too_large() {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         (Some(status), "the request head is larger than `limits.header` or has over 100 headers".into())
+    } else if error.is_parse_version_h2() {
+        (None, "HTTP/2 is not spoken here; WebSockets need HTTP/1.1".into())
     } else if error.is_parse() {
         (Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
     } else if error.is_timeout() {

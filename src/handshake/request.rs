@@ -49,6 +49,9 @@ impl UpgradeRequest {
         check_path(target.path())?;
         let key = key(&headers)?;
         let origin = origin(&headers)?;
+        if headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().any(|line| line.to_str().is_err()) {
+            return Err(Refusal::Malformed("the Sec-WebSocket-Extensions header is not valid"));
+        }
         headers.insert(HOST, authority.clone());
         // hyper's handle for its own way to upgrade; we take the connection apart instead.
         extensions.remove::<hyper::upgrade::OnUpgrade>();
@@ -285,6 +288,7 @@ mod tests {
             &[("Sec-WebSocket-Key", KEY), ("Sec-WebSocket-Key", KEY)],
             &[("Transfer-Encoding", "chunked")],
             &[("Origin", "http://a.test"), ("Origin", "http://b.test")],
+            &[("Sec-WebSocket-Extensions", "mux\u{fc}")],
         ] {
             assert_eq!(parse("/", lines).unwrap_err(), StatusCode::BAD_REQUEST, "{lines:?}");
         }

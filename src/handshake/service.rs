@@ -15,8 +15,8 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Request, Response, StatusCode,
-    header::{HOST, USER_AGENT},
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    header::{CONNECTION, HOST, USER_AGENT},
 };
 use hyper::body::{Body as _, Incoming};
 use std::{
@@ -37,6 +37,8 @@ use tower::{
 };
 use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer, trace::TraceLayer};
 
+/// Requests that may be refused on one connection, so that asking in vain does not hold a slot for ever.
+const REFUSALS: u32 = 16;
 /// The longest `User-Agent` and `Origin` kept for the verdict, in bytes.
 const LONGEST_TEXT: usize = 256;
 
@@ -57,6 +59,7 @@ pub(super) struct Visit {
     peer: Peer,
     speller: Speller,
     phase: Cell<Phase>,
+    answered: Cell<u32>,
     upgrade: RefCell<Option<Upgrade>>,
     /// What is known of the request at hand, for the log.
     about: RefCell<RefusedHandshake>,
@@ -76,7 +79,8 @@ impl Visit {
     pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller) -> Rc<Self> {
         let about = RefusedHandshake { client: peer_name(&peer), ..RefusedHandshake::default() };
         let phase = Cell::new(Phase::Head);
-        Rc::new(Self { edge, peer, speller, phase, upgrade: RefCell::default(), about: RefCell::new(about) })
+        let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
+        Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about })
     }
 
     /// When the connection is to be given up, unless the layer at work has a deadline of its own.
@@ -121,8 +125,13 @@ impl Visit {
         };
     }
 
-    fn end(&self) {
+    fn end(&self, answer: &mut Response<StackBody>) {
         self.phase.set(Phase::Answered(Instant::now() + self.edge.defaults.handshake));
+        self.answered.set(self.answered.get() + 1);
+        let last = self.answered.get() >= REFUSALS || self.edge.admission.draining();
+        if last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     /// The heart: one request, one answer.
@@ -180,7 +189,7 @@ impl Visit {
 /// 3. the errors of the layers below become answers here, where the trace still sees their status;
 /// 4. the timeout stands outside of all that can wait: it bounds even a dial that fails over for ever;
 /// 5. load-shed stands outside the limit, so that a handshake that would wait for a place is a 503 at once;
-/// 6. the concurrency limit, one for the whole gateway, stands right before the work that it bounds: the dials.
+/// 6. the concurrency limit, one for all connections, stands right before the work that it bounds: the dials.
 ///
 /// None of them reaches into a session: they end with the 101, and a session's limits are its `Permit`.
 pub(super) fn stack(
@@ -228,9 +237,9 @@ pub(super) fn stack(
         let (visit, stack) = (Rc::clone(&visit), stack.clone());
         visit.begin(&request);
         let answer = async move {
-            let answer = stack.oneshot(request).await;
-            visit.end();
-            answer
+            let mut answer = stack.oneshot(request).await?;
+            visit.end(&mut answer);
+            Ok(answer)
         };
         Box::pin(answer) as Answering<StackBody>
     })

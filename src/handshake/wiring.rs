@@ -243,6 +243,55 @@ fn a_client_that_does_not_take_its_answer_is_given_up() {
 }
 
 #[test]
+fn asking_in_vain_comes_to_an_end() {
+    local(async {
+        let gone = SocketAddr::from(([127, 0, 0, 1], 9));
+        let (mut client, served) = gate(gone, |_| {}).connect(64 * 1024);
+        let mut answers = String::new();
+        client.write_all("GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n".repeat(20).as_bytes()).await.unwrap();
+        client.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 426 ").count(), 16);
+        drop(client);
+        assert!(served.await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_bug_is_one_500() {
+    local(async {
+        let gone = SocketAddr::from(([127, 0, 0, 1], 9));
+        let mut gate = gate(gone, |_| {});
+        let memory = admission::MemoryLimit { limit: 8, held: Box::new(|| panic!("on purpose")) };
+        gate.admission = Admission::new(9, Some(memory));
+        let mut edge = Rc::try_unwrap(gate.edge).ok().unwrap();
+        edge.admission = Arc::clone(&gate.admission);
+        gate.edge = Rc::new(edge);
+        assert!(gate.answer(REQUEST).await.starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
+    });
+}
+
+#[test]
+fn tls_that_fails_is_no_session() {
+    local(async {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["gate.test".to_owned()]).unwrap();
+        let files = crate::listener::CertificateFiles {
+            certificate: folder.path().join("gate.crt"),
+            key: folder.path().join("gate.key"),
+        };
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        let tls =
+            crate::listener::ListenerTls { certificates: vec![files], min_version: crate::listener::TlsVersion::Tls12 };
+        let acceptor = TlsAcceptor::from(tls::tls_config(&tls).unwrap());
+        let gate = gate(SocketAddr::from(([127, 0, 0, 1], 9)), |_| {});
+        let (mut client, ours) = duplex(64 * 1024);
+        client.write_all(REQUEST.as_bytes()).await.unwrap();
+        assert!(secure(&acceptor, Socket::Memory(ours), &PEER, &gate.edge).await.is_none());
+    });
+}
+
+#[test]
 fn a_client_that_leaves_cancels_the_dial() {
     local(async {
         let backend = Backend::new("").await;

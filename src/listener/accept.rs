@@ -5,12 +5,14 @@ use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Durati
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 /// The first and the longest pause after an accept error.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Accept errors are told at most this often.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// An accepted connection, before its opening handshake.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub async fn accept(
 ) -> io::Result<()> {
     let listener = Listener::new(socket)?;
     let mut stop = pin!(stop);
-    let mut pause = PAUSE;
+    let mut trouble = Trouble::default();
     loop {
         let turn = async {
             let slot = Arc::clone(&slots).acquire_owned().await.ok();
@@ -55,26 +57,44 @@ pub async fn accept(
         };
         match accepted {
             Ok(incoming) => {
-                if pause > PAUSE {
-                    tracing::info!("accepting connections again");
-                }
-                pause = PAUSE;
+                trouble.over();
                 deliver(incoming, tls, slot, &mut each);
             }
             Err(error) => {
-                if pause == PAUSE {
-                    tracing::warn!(%error, "accepting connections pauses; {}", advice(&error));
-                }
                 drop(slot);
+                let pause = trouble.pause(&error, Instant::now());
                 tokio::select! {
                     () = &mut stop => break,
                     () = sleep(pause) => {}
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
     listener.empty(|incoming| deliver(incoming, tls, Arc::clone(&slots).try_acquire_owned().ok(), &mut each))
+}
+
+/// Accept errors in a row.
+#[derive(Default)]
+struct Trouble {
+    last_pause: Option<Duration>,
+    last_told: Option<Instant>,
+}
+
+impl Trouble {
+    /// How long to wait before the next try. Logs the error, but not again within ten seconds.
+    fn pause(&mut self, error: &io::Error, now: Instant) -> Duration {
+        if self.last_told.is_none_or(|told| now >= told + QUIET) {
+            tracing::warn!(%error, "accepting connections pauses; {}", advice(error));
+            self.last_told = Some(now);
+        }
+        let pause = self.last_pause.map_or(PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        self.last_pause = Some(pause);
+        pause
+    }
+
+    fn over(&mut self) {
+        self.last_pause = None;
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -164,6 +184,17 @@ mod tests {
         let mut bound = bind(&[ListenerConfig { address, tls: None }], 1).unwrap().remove(0);
         let socket = bound.sockets.remove(0);
         (bound, socket)
+    }
+
+    #[test]
+    fn pauses_grow_to_a_second_and_begin_anew_after_a_success() {
+        let error = io::Error::from_raw_os_error(libc::EMFILE);
+        let mut trouble = Trouble::default();
+        let pauses: Vec<_> = (0..9).map(|_| trouble.pause(&error, Instant::now()).as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        trouble.over();
+        assert_eq!(trouble.pause(&error, Instant::now()), PAUSE);
+        assert!(advice(&error).contains("LimitNOFILE"));
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -78,6 +78,8 @@ pub struct Heartbeat {
     app_ping: Option<Instant>,
     /// Since when this leg is not read, because the other one does not take what comes.
     unread: Option<Instant>,
+    /// Since when TCP holds bytes for a peer whose window is closed, as found when last judged.
+    blocked: Option<Instant>,
     /// The leg was found silent; it is read once more before that is said.
     last_look: bool,
     event: Option<HeartbeatEvent>,
@@ -90,10 +92,24 @@ pub struct Heartbeat {
 #[derive(Clone, Copy, Debug)]
 enum Beat {
     Off,
-    Idle { next: Instant },
-    Due { since: Instant, mark: Option<judge::Mark> },
-    Queued { since: Instant, end: u64, mark: Option<judge::Mark> },
-    Sent { left: Instant, deadline: Instant, mark: Option<judge::Mark> },
+    Idle {
+        next: Instant,
+    },
+    Due {
+        since: Instant,
+        mark: Option<judge::Mark>,
+    },
+    Queued {
+        since: Instant,
+        end: u64,
+        mark: Option<judge::Mark>,
+    },
+    /// `left`: where the deadline, however often extended, began.
+    Sent {
+        left: Instant,
+        deadline: Instant,
+        mark: Option<judge::Mark>,
+    },
 }
 
 impl Heartbeat {
@@ -110,6 +126,7 @@ impl Heartbeat {
             asked: None,
             app_ping: None,
             unread: None,
+            blocked: None,
             last_look: false,
             event: None,
             sent: 0,
@@ -145,6 +162,13 @@ impl Heartbeat {
     #[must_use]
     pub fn heard(&self) -> Instant {
         self.heard
+    }
+
+    /// Since when TCP holds bytes, our ping or what lies before it, for a peer that closed its window: that is slow,
+    /// not silent, so `timeouts.stall` judges.
+    #[must_use]
+    pub fn blocked(&self) -> Option<Instant> {
+        self.blocked
     }
 
     /// A ping left and nothing answered it yet: when it left.
@@ -261,7 +285,10 @@ impl Heartbeat {
                 self.unread = None;
                 let paused = now.saturating_duration_since(since);
                 match &mut self.beat {
-                    Beat::Sent { deadline, .. } => *deadline += paused,
+                    Beat::Sent { left, deadline, .. } => {
+                        *left += paused;
+                        *deadline += paused;
+                    }
                     Beat::Due { since, .. } | Beat::Queued { since, .. } => *since += paused,
                     Beat::Off | Beat::Idle { .. } => {}
                 }
@@ -272,6 +299,7 @@ impl Heartbeat {
     /// The gateway itself was paused: whatever was asked before is asked anew.
     pub fn resume(&mut self, now: Instant) {
         self.last_look = false;
+        self.blocked = None;
         self.unread = self.unread.map(|_| now);
         self.app_ping = None;
         match self.beat {
@@ -283,11 +311,13 @@ impl Heartbeat {
 
     /// A closing leg knows no ping.
     pub fn stop(&mut self) {
+        self.blocked = None;
         self.beat = Beat::Off;
     }
 
     fn settle(&mut self, config: &HeartbeatConfig, now: Instant) {
         self.last_look = false;
+        self.blocked = None;
         self.beat = match config.ping_interval {
             Some(interval) => Beat::Idle { next: now + interval.mul_f64(self.spread(config.jitter)) },
             None => Beat::Off,

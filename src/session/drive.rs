@@ -215,6 +215,7 @@ impl Session {
             at += step.used;
             self.send_controls(cx, now);
         }
+        self.tell_heartbeat(side);
     }
 
     fn send_controls(&mut self, cx: &mut Context<'_>, now: Instant) {
@@ -320,8 +321,15 @@ impl Session {
         true
     }
 
+    #[inline]
     fn tell_heartbeat(&mut self, side: Side) {
-        let Some(event) = self.relay.take_event(side) else { return };
+        if let Some(event) = self.relay.take_event(side) {
+            self.heartbeat_event(side, event);
+        }
+    }
+
+    #[cold]
+    fn heartbeat_event(&mut self, side: Side, event: HeartbeatEvent) {
         let backend = self.facts.lease.backend();
         match (side, event) {
             (Side::Upstream, HeartbeatEvent::Answered { .. }) => backend.prove(),

@@ -47,6 +47,9 @@ pub struct Silent;
 /// Long enough for the event loop to bring what has arrived meanwhile.
 const LAST_LOOK: Duration = Duration::from_millis(2);
 
+/// Room for our ping alone, masked and in a TLS record of its own.
+const PING_ON_THE_WIRE: u64 = 64;
+
 impl Heartbeat {
     /// When `on_timeout` has something to do.
     #[must_use]
@@ -129,7 +132,7 @@ impl Heartbeat {
         if path.in_flight && overdue && !advanced {
             return self.look_once_more(timeout, now);
         }
-        // All was acknowledged, or the window is closed and probes are answered: slow, and `timeouts.stall` judges.
+        self.look_at_window(path, advanced, now);
         let from = if path.in_flight && overdue { Self::last_ack(path, now) } else { now };
         self.wait_from(from, Some(Mark::new(path)));
         Ok(())
@@ -150,14 +153,23 @@ impl Heartbeat {
         let mut taken_by_peer = true;
         if !strict && let (Some(mut mark), Some(path)) = (mark, sample()) {
             taken_by_peer = path.acked >= mark.end;
-            // The ping's own acknowledgement is no life: a frozen process's kernel gives it too.
-            let advanced = path.acked > if taken_by_peer { mark.seen.max(mark.end) } else { mark.seen };
+            let advanced = path.acked > mark.seen;
+            self.look_at_window(path, advanced, now);
+            let last_ack = Self::last_ack(path, now);
+            let worked = advanced && mark.seen + PING_ON_THE_WIRE < mark.end;
+            let (left, deadline) = if !taken_by_peer && self.blocked.is_some() {
+                (left, now + timeout)
+            } else if worked {
+                // It works through what lay before the ping: all begins anew, where this deadline began.
+                (now.checked_sub(timeout).unwrap_or(left), last_ack + timeout)
+            } else if path.acked > mark.end.max(mark.seen) {
+                (left, (last_ack + timeout).min(left + 3 * timeout))
+            } else {
+                // The ping's own acknowledgement is no life: a frozen process's kernel gives it too.
+                (left, now)
+            };
             mark.seen = path.acked;
-            let mut deadline = Self::last_ack(path, now) + timeout;
-            if taken_by_peer {
-                deadline = deadline.min(left + 3 * timeout);
-            }
-            if advanced && deadline > now {
+            if deadline > now {
                 self.last_look = false;
                 self.beat = Beat::Sent { left, deadline, mark: Some(mark) };
                 return Ok(());
@@ -169,6 +181,13 @@ impl Heartbeat {
             return Ok(());
         }
         self.look_once_more(timeout, now)
+    }
+
+    /// A window that is closed and stays so is slowness, whose judge is `timeouts.stall`.
+    fn look_at_window(&mut self, path: PathSample, advanced: bool, now: Instant) {
+        let closed = path.queued > 0 && !path.in_flight;
+        let since = self.blocked.filter(|_| !advanced).unwrap_or(now);
+        self.blocked = closed.then_some(since);
     }
 
     /// What arrived but was not delivered to us yet still counts.

@@ -1,0 +1,212 @@
+//! The command line: what may be asked for, and how it is explained.
+pub(crate) mod check;
+pub(crate) mod output;
+pub(crate) mod run;
+pub(crate) mod trial;
+
+use clap::{Args, Parser, Subcommand};
+use pulsegate::{
+    config::{self, Config},
+    listener::{ListenAddress, ListenerConfig},
+};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+const AFTER_HELP: &str = "\
+First steps:
+  pulsegate try ws://127.0.0.1:8000   put it in front of your backend now, without a file, and watch the pings
+  pulsegate check                     see what gateway.toml will serve, and what is wrong with it
+  pulsegate                           serve it
+
+Signals:
+  SIGTERM, SIGINT   drain: end every session with a close frame, as [gateway] drain says; a second one cuts the rest
+
+Exit codes:
+  0    everything that was asked for was done; after a drain: every session had its close frame
+  1    a drain had to cut sessions; `check --connect`: a backend did not answer
+  2    the command line is wrong
+  69   an address cannot be listened on, for example because it is in use
+  70   a worker failed: a bug
+  71   the system refused something else: a thread, a signal handler
+  78   the configuration is wrong; nothing was bound
+
+Logs go to standard error; answers of `check` and `try` to standard output.";
+
+/// A WebSocket gateway that keeps idle connections alive and finds dead ones.
+///
+/// Pulsegate stands between WebSocket clients and their backends, relays their frames, and sends
+/// pings of its own on both legs. Idle connections survive the idle timeouts of proxies and NATs on
+/// the path, and when one side vanishes the other is told so with a close frame.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true, verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve what gateway.toml says; the same as no command at all.
+    Run(RunArguments),
+    /// Print what gateway.toml will serve, every mistake in it, and what to expect of it; bind nothing.
+    ///
+    /// Listeners, routes in matching order and backends; per route and leg the ping schedule, the time
+    /// until a dead peer is found and the bytes per day that an idle client costs; how many sessions fit.
+    #[command(verbatim_doc_comment)]
+    Check(CheckArguments),
+    /// Put a gateway in front of one backend, without a file, and print every ping, pong and round trip.
+    ///
+    /// Pings go out every 2 seconds on both legs. The six-line gateway.toml that this stands for is
+    /// printed first.
+    #[command(verbatim_doc_comment)]
+    Try(TryArguments),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgument {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) file: ConfigArgument,
+    /// Listen here instead of where the file says
+    ///
+    /// For a file that has one listener, a plain one: an IP address with a port (127.0.0.1:8080,
+    /// [::]:80; port 0 picks a free one) or unix:PATH.
+    #[arg(long, short, value_name = "ADDR", value_parser = listen_address, verbatim_doc_comment)]
+    pub(crate) listen: Option<ListenAddress>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) file: ConfigArgument,
+    /// Dial every backend too, open a WebSocket, send one ping, and say whether it answers
+    #[arg(long)]
+    pub(crate) connect: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TryArguments {
+    /// The backend: ws://HOST:PORT, wss://HOST:PORT, unix:PATH, or builtin:echo
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// Listen here
+    #[arg(long, short, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = listen_address)]
+    pub(crate) listen: ListenAddress,
+}
+
+/// How the process ends; `--help` explains each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Cut,
+    Unavailable,
+    Bug,
+    System,
+    Configuration,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        // The numbers from 64 on are those of sysexits.h.
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Cut => 1,
+            Exit::Unavailable => 69,
+            Exit::Bug => 70,
+            Exit::System => 71,
+            Exit::Configuration => 78,
+        })
+    }
+}
+
+fn listen_address(text: &str) -> Result<ListenAddress, String> {
+    config::listen_address(text, Path::new("")).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))
+}
+
+/// Why `--listen` cannot replace what the file says.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ListenError {
+    #[error(
+        "--listen replaces the listener of a file that has exactly one, and this file has {0}: \
+         change the [[listener]] tables instead"
+    )]
+    Count(usize),
+    #[error(
+        "--listen replaces a plain listener, and the one in this file has tls: \
+         change its address in the file, or remove tls there"
+    )]
+    Tls,
+}
+
+/// Has the one plain listener of a configuration listen somewhere else.
+pub(crate) fn replace_listener(config: &mut Config, address: ListenAddress) -> Result<(), ListenError> {
+    match config.listeners.as_mut_slice() {
+        [ListenerConfig { tls: Some(_), .. }] => Err(ListenError::Tls),
+        [listener] => {
+            listener.address = address;
+            Ok(())
+        }
+        several => Err(ListenError::Count(several.len())),
+    }
+}
+
+/// An address as a client would write it.
+pub(crate) fn client_url(listener: &ListenerConfig) -> String {
+    match (&listener.address, &listener.tls) {
+        (ListenAddress::Tcp(address), None) => format!("ws://{address}/"),
+        (ListenAddress::Tcp(address), Some(_)) => format!("wss://{address}/"),
+        (ListenAddress::Unix(path), _) => format!("unix:{}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parsed(line: &str) -> Arguments {
+        Arguments::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_run() {
+        let bare = parsed("pulsegate --config a.toml --listen 127.0.0.1:0");
+        assert!(bare.command.is_none());
+        assert_eq!(bare.run.file.config, PathBuf::from("a.toml"));
+        assert_eq!(bare.run.listen, Some(ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())));
+        assert!(matches!(parsed("pulsegate run --config a.toml").command, Some(Command::Run(_))));
+        assert_eq!(parsed("pulsegate").run.file.config, PathBuf::from("gateway.toml"));
+    }
+
+    #[test]
+    fn try_listens_on_loopback_unless_told_otherwise() {
+        let Some(Command::Try(arguments)) = parsed("pulsegate try ws://127.0.0.1:8000").command else {
+            panic!("try is a command")
+        };
+        assert_eq!(arguments.listen, ListenAddress::Tcp("127.0.0.1:8080".parse().unwrap()));
+    }
+
+    #[test]
+    fn listen_addresses_are_those_of_the_file() {
+        assert_eq!(listen_address("unix:run/a.sock"), Ok(ListenAddress::Unix("run/a.sock".into())));
+        assert_eq!(listen_address("[::1]:80"), Ok(ListenAddress::Tcp("[::1]:80".parse().unwrap())));
+        let error = listen_address("example.com").unwrap_err();
+        assert!(error.contains("; "), "what is wrong; what would be right: {error}");
+    }
+}

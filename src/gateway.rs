@@ -1,0 +1,272 @@
+//! A whole gateway: built from a `Config`, run by workers, drained on request.
+use crate::{
+    config::{Ceilings, Config},
+    descriptors,
+    handshake::{
+        Edge,
+        admission::{Admission, MemoryLimit},
+        refusals::Refusals,
+    },
+    listener::{
+        ListenAddress, ListenerConfig,
+        bind::{BindError, Bound, bind},
+        tls::{TlsError, tls_config},
+    },
+    log::verdict::VerdictLog,
+    protocol::heartbeat::HeartbeatEvent,
+    relay::Side,
+    route::{Route, RouteConfig, Router},
+    session::{Facts, verdict::Verdict},
+    shutdown::{Control, DrainPlan, Drained, Share},
+    upstream::{Upstream, UpstreamTlsError},
+    worker,
+};
+use rustls::ServerConfig;
+use std::{
+    collections::BTreeMap,
+    io,
+    num::NonZeroUsize,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::sync_channel,
+    },
+    thread::{self, JoinHandle},
+};
+use tokio::sync::Semaphore;
+
+/// Bytes in the outboxes of one worker's sessions. Each worker has its own, so that none waits for another's cache line.
+pub(crate) type Outboxes = Arc<AtomicU64>;
+
+/// Hears what sessions do, on the worker's thread: it must not block.
+pub trait Observer: Send + Sync {
+    /// A session has said both its 101s.
+    fn opened(&self, _facts: &Facts) {}
+    /// Something happened to our heartbeat on one leg of the session of this id.
+    fn heartbeat(&self, _session: &str, _side: Side, _event: HeartbeatEvent) {}
+    /// A session ended.
+    fn ended(&self, _verdict: &Verdict) {}
+}
+
+/// Why a gateway does not start. Nothing is bound then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamTlsError),
+    /// Only a configuration that `config` did not make can be so.
+    #[error("route {route:?} goes to upstream {upstream:?}, which is not configured")]
+    NoUpstream { route: String, upstream: String },
+    #[error("cannot start a worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+/// How a gateway ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Sessions that the drain told to end.
+    pub told: usize,
+    /// Sessions cut by the drain's timeout or a second request, before their closing handshake was over.
+    pub cut: usize,
+    /// Workers that ended by a bug instead of a drain.
+    pub failed_workers: usize,
+}
+
+/// A running gateway. Several in one process do not know of each other. Dropping one cuts its sessions and waits for its
+/// workers.
+#[derive(Debug)]
+pub struct Gateway {
+    listeners: Vec<ListenerConfig>,
+    control: Control,
+    workers: Vec<JoinHandle<Drained>>,
+    /// Unix sockets' files, removed with it.
+    _bound: Vec<Bound>,
+}
+
+impl Gateway {
+    /// Builds every part, binds every listener, and serves. Events go to the process's `tracing` subscriber.
+    ///
+    /// # Errors
+    /// When a file cannot be read, an address not be bound, or a worker not be started; nothing runs then.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::observed(config, None)
+    }
+
+    /// The same, with somebody who watches the sessions.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, StartError> {
+        let workers = worker_count(&config);
+        let router = Arc::new(router(&config)?);
+        let tls = config.listeners.iter().map(server_config).collect::<Result<Vec<_>, _>>()?;
+        let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
+        let memory = config.gateway.memory_limit.map(|limit| memory_limit(limit, outboxes.clone()));
+        let admission = Admission::new(max_sessions(&config), memory);
+        let verdicts = Arc::new(VerdictLog::new(config.log.sessions));
+        let refusals = Refusals::new();
+        let plan = DrainPlan::of(&config);
+
+        let mut bound = bind(&config.listeners, workers)?;
+        let listeners = bound.iter().map(listening).collect();
+        let mut gateway = Self { listeners, control: Control::default(), workers: Vec::new(), _bound: Vec::new() };
+        let (ready, started) = sync_channel(workers);
+        for (index, outboxes) in outboxes.into_iter().enumerate() {
+            let sockets =
+                bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| Some((bound.sockets.pop()?, tls.clone())));
+            let setup = worker::Setup {
+                share: share(index, workers),
+                listeners: sockets.collect(),
+                edge: edge_of(&config, &router, &admission, &refusals),
+                admission: Arc::clone(&admission),
+                outboxes,
+                verdicts: Arc::clone(&verdicts),
+                observer: observer.clone(),
+                plan,
+                phase: gateway.control.watch(),
+            };
+            let (ready, fall) = (ready.clone(), Fall(gateway.control.clone()));
+            let body = move || {
+                let _fall = fall;
+                worker::run(setup, ready)
+            };
+            gateway.workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body)?);
+        }
+        drop(ready);
+        for outcome in started {
+            outcome?;
+        }
+        gateway._bound = bound;
+        Ok(gateway)
+    }
+
+    /// The listeners with the addresses they really have: the kernel's choice where port 0 was asked for.
+    #[must_use]
+    pub fn listeners(&self) -> &[ListenerConfig] {
+        &self.listeners
+    }
+
+    /// The addresses of [`Gateway::listeners`].
+    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.listeners.iter().map(|listener| &listener.address)
+    }
+
+    /// To drain or cut this gateway from another thread, while one waits for it.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Begins to drain as `[gateway] drain` says, and returns at once.
+    pub fn drain(&self) {
+        self.control.drain();
+    }
+
+    /// Waits until a drain is over; without one, for ever.
+    #[must_use]
+    pub fn wait(mut self) -> Ended {
+        self.join()
+    }
+
+    fn join(&mut self) -> Ended {
+        let mut ended = Ended::default();
+        for worker in self.workers.drain(..) {
+            match worker.join() {
+                Ok(drained) => {
+                    ended.told += drained.told;
+                    ended.cut += drained.cut;
+                }
+                Err(_) => ended.failed_workers += 1,
+            }
+        }
+        ended
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if !self.workers.is_empty() {
+            self.control.cut();
+            self.join();
+        }
+    }
+}
+
+/// A worker that falls over takes the gateway down in good order, so that whoever supervises it starts another.
+struct Fall(Control);
+
+impl Drop for Fall {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a worker failed, which is a bug; the others are drained");
+            self.0.drain();
+        }
+    }
+}
+
+fn worker_count(config: &Config) -> usize {
+    match config.gateway.workers {
+        0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        workers => workers,
+    }
+}
+
+fn share(worker: usize, workers: usize) -> Share {
+    let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    Share { worker: narrow(worker), workers: narrow(workers) }
+}
+
+fn max_sessions(config: &Config) -> usize {
+    let ceilings = Ceilings::new(descriptors::limit());
+    let (wanted, fit) = (ceilings.max_sessions(&config.gateway), ceilings.sessions());
+    if wanted > fit {
+        tracing::warn!(
+            "gateway.max_sessions = {wanted}, but the descriptor limit of {} has room for {fit}: raise it (ulimit -n, \
+             LimitNOFILE=)",
+            ceilings.descriptors
+        );
+    }
+    wanted
+}
+
+/// Makes a worker's edge, on its thread, from what all workers share.
+fn edge_of(
+    config: &Config,
+    router: &Arc<Router>,
+    admission: &Arc<Admission>,
+    refusals: &Arc<Refusals>,
+) -> Box<dyn FnOnce() -> Rc<Edge> + Send> {
+    let (defaults, trusted) = (config.defaults.clone(), config.gateway.trusted_proxies.clone());
+    let (router, admission, refusals) = (Arc::clone(router), Arc::clone(admission), Arc::clone(refusals));
+    let dials = Arc::new(Semaphore::new(worker::DIALS));
+    Box::new(move || Edge::new(defaults, trusted, router, admission, refusals, dials))
+}
+
+fn memory_limit(limit: u64, outboxes: Vec<Outboxes>) -> MemoryLimit {
+    let held = move || outboxes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
+    MemoryLimit { limit, held: Box::new(held) }
+}
+
+fn router(config: &Config) -> Result<Router, StartError> {
+    let mut upstreams = BTreeMap::new();
+    for upstream in &config.upstreams {
+        upstreams.insert(upstream.name.as_str(), Upstream::new(upstream)?);
+    }
+    let route = |route: &RouteConfig| match upstreams.get(route.upstream.as_str()) {
+        Some(upstream) => Ok(Route { config: Arc::new(route.clone()), upstream: Arc::clone(upstream) }),
+        None => Err(StartError::NoUpstream { route: route.name.clone(), upstream: route.upstream.clone() }),
+    };
+    Ok(Router::new(config.routes.iter().map(route).collect::<Result<_, _>>()?))
+}
+
+fn server_config(listener: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+    listener.tls.as_ref().map(tls_config).transpose()
+}
+
+fn listening(bound: &Bound) -> ListenerConfig {
+    ListenerConfig { address: bound.address.clone(), tls: bound.config.tls.clone() }
+}

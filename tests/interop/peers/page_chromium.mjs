@@ -1,0 +1,32 @@
+// Opens a page of examples/browser in headless Chromium, connects to a URL, and tells what the page says.
+//   page_chromium.mjs PAGE URL
+import { createRequire } from 'node:module';
+import { pathToFileURL } from 'node:url';
+import { say } from './commands.mjs';
+
+const { chromium } = createRequire(`${process.env.NODE_MODULES}/x.js`)('playwright-core');
+const [file, url] = process.argv.slice(2);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
+});
+process.on('SIGTERM', async () => {
+  await browser.close();
+  process.exit(0);
+});
+const page = await browser.newPage();
+page.on('pageerror', (error) => say({ event: 'error', text: String(error) }));
+await page.exposeFunction('line', (text) => {
+  const kind = [['closed:', 'closed'], ['open', 'open'], ['received:', 'received']].find(([word]) => text.includes(word));
+  if (kind) say({ event: kind[1], text });
+});
+await page.goto(`${pathToFileURL(file)}?url=${encodeURIComponent(url)}`);
+await page.evaluate(() => {
+  const log = document.getElementById('log');
+  let told = 0;
+  new MutationObserver(() => {
+    const lines = log.textContent.trimEnd().split('\n');
+    while (told < lines.length) window.line(lines[told++]);
+  }).observe(log, { childList: true, characterData: true, subtree: true });
+});
+await page.click('#connection button');

@@ -1,0 +1,77 @@
+"""A backend dies or freezes: its client gets a close frame and a code, not 1006."""
+import signal
+import time
+
+from harness.case import Case, Failure, Scope, elapse, expect, require, within
+from harness.frames import connect
+from harness.gateway import Gateway, beats, detection_bound, route
+from harness.peers import CLIENTS, Backend, shared_client
+
+SLACK = 1.0
+
+
+async def killed(scope: Scope, backend_kind: str, client_kind: str) -> None:
+    """kill -9: 1012 at once, told in full."""
+    backend = await Backend.start(scope, backend_kind)
+    gateway = await Gateway.start(scope, route("lost", backend.url))
+    client = await shared_client(scope, client_kind)
+    number = client.begin(url=gateway.url("/lost/echo"), receive=1)
+    await client.opened(number)
+    session = (await backend.process.event(5, event="open"))["session"]
+    await backend.process.kill()
+    outcome = await client.outcome(number, 5)
+    expect(outcome["close"], {"code": 1012, "reason": "upstream connection lost"}, "close at the client")
+    expect((await gateway.verdict(session))["reason"], "upstream_gone", "reason of the verdict")
+
+
+async def killed_inside_a_frame(scope: Scope) -> None:
+    """Half a frame has crossed: nothing true can be said after it, so the client gets a reset."""
+    backend = await Backend.start(scope, "half_frame.py")
+    gateway = await Gateway.start(scope, route("half", backend.url))
+    client = await connect(scope, gateway.ports["ws"], "/half", ["X-Request-Id: half-frame"])
+    await backend.process.event(5, event="half")
+    await within(5, client.reader.readexactly(104), "the first half")
+    await backend.process.kill()
+    try:
+        rest = await within(15, client.reader.read(), "a reset")
+    except ConnectionResetError:
+        pass
+    else:
+        raise Failure(f"the client got {rest!r} and a FIN instead of a reset")
+    verdict = await gateway.verdict("half-frame")
+    expect((verdict["reason"], verdict.get("client.cut")), ("upstream_gone", True), "reason of the verdict, and its cut")
+
+
+async def frozen(scope: Scope, backend_kind: str) -> None:
+    """SIGSTOP on a backend that answered a ping: its kernel acknowledges everything, and yet it is found."""
+    backend = await Backend.start(scope, backend_kind)
+    gateway = await Gateway.start(scope, route("frozen", backend.url, **beats("2s", "2s")))
+    bound = detection_bound(await gateway.check(scope.gateway), "frozen", "upstream")
+    client = await shared_client(scope, "ws")
+    number = client.begin(url=gateway.url("/frozen/echo"), receive=1)
+    await client.opened(number)
+    session = (await backend.process.event(5, event="open"))["session"]
+    await backend.process.event(6, event="ping")
+    # The answer to that ping is on loopback; half a second later the gateway has it, and the next is not yet due.
+    await elapse(0.5, lambda: client.process.find(event="outcome", id=number), "the session ended early")
+    backend.process.signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    outcome = await client.outcome(number, bound + 10)
+    took = outcome["heard"] - stopped
+    require(took <= bound + SLACK, f"told {took:.2f} s after the backend froze; the bound is {bound} s")
+    expect(outcome["close"], {"code": 1012, "reason": "upstream keepalive timeout"}, "close at the client")
+    expect((await gateway.verdict(session))["reason"], "upstream_unresponsive", "reason of the verdict")
+
+
+def cases() -> list[Case]:
+    pairs = zip(("websockets", "ws", "uvicorn"), CLIENTS)
+    made = [
+        Case(f"backend_loss/killed_{backend}_under_{client}", lambda scope, b=backend, c=client: killed(scope, b, c))
+        for backend, client in pairs
+    ]
+    made += [Case("backend_loss/killed_inside_a_frame", killed_inside_a_frame)]
+    made += [
+        Case(f"backend_loss/frozen_{kind}", lambda scope, k=kind: frozen(scope, k), waits=True)
+        for kind in ("websockets", "ws")
+    ]
+    return made

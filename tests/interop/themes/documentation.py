@@ -1,0 +1,145 @@
+"""What the documentation says works: configurations, examples, `try`, and the page with the reconnecting client."""
+import re
+import shutil
+import subprocess
+
+from harness.case import PYTHON, REPOSITORY, Case, Scope, Skip, expect, require, until, within
+from harness.frames import connect
+from harness.gateway import Gateway, beats, make_certificates, route
+from harness.peers import Backend, command, node_environment
+from harness.processes import Process, free_port, listens
+
+
+async def check(scope: Scope, folder) -> tuple[int, str]:
+    """Exit code and output of `pulsegate check` in a folder."""
+    process = await Process.start(scope, scope.gateway, "check", name="check", cwd=folder, stdin=subprocess.DEVNULL)
+    await within(10, process.child.wait(), "the end of check")
+    await process.end()
+    return process.child.returncode, "\n".join(process.lines)
+
+
+async def shipped_configuration(scope: Scope) -> None:
+    """The gateway.toml of the repository passes `check`."""
+    code, output = await check(scope, REPOSITORY)
+    expect(code, 0, f"exit code of check ({output})")
+
+
+async def readme_configurations(scope: Scope) -> None:
+    """Each whole configuration in the README passes `check`."""
+    blocks = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    whole = [block for block in blocks if "[[listener]]" in block]
+    require(whole, "the README has no configuration")
+    for number, block in enumerate(whole):
+        folder = scope.folder / str(number)
+        folder.mkdir()
+        make_certificates(folder / "tls", "127.0.0.1")
+        shutil.copy(folder / "tls" / "chain.pem", folder / "tls" / "fullchain.pem")
+        shutil.copy(folder / "tls" / "key.pem", folder / "tls" / "privkey.pem")
+        (folder / "gateway.toml").write_text(block)
+        code, output = await check(scope, folder)
+        expect(code, 0, f"exit code of check for:\n{block}\n{output}")
+
+
+async def readme_recipes(scope: Scope) -> None:
+    """The keys of each recipe are right on a route."""
+    recipes = (REPOSITORY / "README.md").read_text().split("## Recipes")[1].split("\n## ")[0]
+    rows = [row.split("|")[1:3] for row in recipes.splitlines() if row.startswith("|") and "`" in row]
+    require(len(rows) >= 6, f"six recipes: {rows}")
+    for name, keys in rows:
+        folder = scope.folder / name.strip().replace(" ", "-")
+        folder.mkdir()
+        settings = "\n".join(re.findall(r"`([^`]+ = [^`]+)`", keys))
+        (folder / "gateway.toml").write_text(
+            f'[[listener]]\naddress = "127.0.0.1:8080"\n[[route]]\nupstream = "echo"\n{settings}\n'
+            '[upstream.echo]\nservers = ["builtin:echo"]\n'
+        )
+        code, output = await check(scope, folder)
+        expect(code, 0, f"exit code of check for {name.strip()} ({output})")
+
+
+async def readme_python_client(scope: Scope) -> None:
+    """The Python client of the README, run as it stands, shows an echo and a ping."""
+    script = re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1]
+    gateway = await Gateway.start(scope, route("echo", "builtin:echo", **beats("1s", "2s")))
+    script = script.replace("ws://127.0.0.1:8080", gateway.url("/echo"))
+    process = await Process.start(scope, PYTHON, "-u", "-c", script, name="readme", stdin=subprocess.DEVNULL)
+    await process.line(20, "< PING")
+    require("hello" in process.lines, "the echo is printed")
+
+
+async def mistakes_are_told_at_once(scope: Scope) -> None:
+    """Two mistakes: both told, with their place, exit code 78, and nothing listens."""
+    port = free_port()
+    scope.folder.joinpath("gateway.toml").write_text(
+        f'[[listener]]\naddress = "127.0.0.1:{port}"\n[defaults]\nproxy_read_timeout = "60s"\npings = "never"\n'
+        '[[route]]\nupstream = "echo"\n[upstream.echo]\nservers = ["builtin:echo"]\n'
+    )
+    process = await Process.start(scope, scope.gateway, "run", name="run", cwd=scope.folder, stdin=subprocess.DEVNULL)
+    expect(await within(10, process.child.wait(), "the end of run"), 78, "exit code")
+    await process.end()
+    output = "\n".join(process.lines)
+    for place in ("gateway.toml:4:1", "gateway.toml:5:"):
+        require(place in output, f"{place} is not named: {output}")
+
+
+async def legacy_backend_example(scope: Scope) -> None:
+    """A client is reset, and the example's handler says so."""
+    port = free_port()
+    backend = await Process.start(
+        scope, PYTHON, "-u", REPOSITORY / "examples" / "legacy_backend.py", port, name="legacy", stdin=subprocess.DEVNULL
+    )
+    await until(lambda: listens(backend.pid, port), 20, "the example listens")
+    gateway = await Gateway.start(scope, route("legacy", f"ws://127.0.0.1:{port}"))
+    client = await connect(scope, gateway.ports["ws"], "/legacy")
+    await backend.line(5, "client connected")
+    client.reset()
+    line = await backend.line(5, "client disconnected")
+    require("1001 client connection lost" in line, f"what the example prints: {line}")
+
+
+async def try_shows_the_heartbeat(scope: Scope) -> None:
+    """`pulsegate try` prints pings, pongs and round trips of both legs, and the file that it stands for."""
+    backend = await Backend.start(scope, "websockets")
+    address = f"127.0.0.1:{free_port()}"
+    trial = await Process.start(
+        scope, scope.gateway, "try", backend.url, "--listen", address, name="try", stdin=subprocess.DEVNULL
+    )
+    await trial.line(10, "servers = [")
+    port = int(address.rsplit(":", 1)[1])
+    await until(lambda: listens(trial.pid, port), 10, "try listens")
+    client = await connect(scope, port, "/")
+    await client.send(9, b"hello")
+    while (await within(10, client.receive_data(), "the backend's pong")).payload != b"hello":
+        pass
+    await within(10, client.receive(), "the gateway's ping")
+    for word in ("ping", "client", "upstream"):
+        await trial.line(10, word)
+
+
+async def browser_example(scope: Scope) -> None:
+    """The page comes back by itself after its gateway was lost, and tells the code of a lost backend."""
+    if not shutil.which("chromium"):
+        raise Skip("chromium is not installed")
+    first = await Backend.start(scope, "websockets")
+    gateway = await Gateway.start(scope, route("page", first.url))
+    page = await Process.start(
+        scope, *command("page_chromium.mjs"), REPOSITORY / "examples" / "browser" / "index.html",
+        gateway.url("/page/echo"), name="page", env=node_environment(),
+    )
+    await page.event(40, event="open")
+    await first.process.event(5, event="open")
+    await first.process.kill()
+    lost = await page.event(10, event="closed")
+    require("1012 upstream connection lost" in lost["text"], f"what the page shows: {lost['text']}")
+    await Process.start(
+        scope, *command("backend_websockets.py"), "127.0.0.1", first.port, name="second", env=node_environment()
+    )
+    await page.event(40, event="open", count=2)
+
+
+def cases() -> list[Case]:
+    functions = (
+        *(shipped_configuration, readme_configurations, readme_recipes, readme_python_client),
+        *(mistakes_are_told_at_once, legacy_backend_example, try_shows_the_heartbeat, browser_example),
+    )
+    return [Case(f"documentation/{f.__name__}", f, limit=90) for f in functions]
