@@ -335,9 +335,8 @@ impl Relay {
         let pace = self.pace();
         let leg = &mut self.legs[side];
         let blocked = leg.heartbeat.blocked().zip(pace.window).is_some_and(|(long, window)| long >= window);
-        if leg.receiver.stalled(pace, now) || blocked {
-            self.stalled(side, now);
-        } else if self.ending.is_none() && self.legs[side].sender.stalled(pace, now) {
+        let receiver = leg.receiver.stalled(pace, now) || blocked;
+        if receiver || (self.ending.is_none() && leg.sender.stalled(pace, now)) {
             self.stalled(side, now);
         }
     }
