@@ -325,7 +325,7 @@ impl Relay {
             let answers = if side == Side::Downstream { Answers::Proven } else { answers };
             let (config, leg) = (&self.config.heartbeat[side], &mut self.legs[side]);
             if leg.heartbeat.on_timeout(config, answers, now, || sample(side)).is_err() {
-                self.unresponsive(side, None, now);
+                self.unresponsive(side, now);
             }
             self.judge_pace(side, now);
         }

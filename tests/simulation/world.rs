@@ -238,8 +238,10 @@ impl World {
             }
             Event::GivenUp(_) => {}
             Event::Found(side, straight) => {
-                // A closed window without `timeouts.stall` is nobody's to judge.
-                let unjudged = straight || self.scenario.config.timeouts.stall.is_none();
+                // A closed window without `timeouts.stall`, or a frame that trickles in between without
+                // `limits.pace`, is nobody's to judge.
+                let config = &self.scenario.config;
+                let unjudged = straight || config.timeouts.stall.is_none() || config.pace.is_none();
                 if self.ended_at.is_none() && !(self.hindered[side] && unjudged) {
                     return Err(format!("{side:?} has been silent for too long and nobody noticed"));
                 }

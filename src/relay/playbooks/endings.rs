@@ -101,6 +101,15 @@ fn tcp_that_gives_up_is_unresponsive_not_gone() {
 }
 
 #[test]
+fn tcp_that_gives_up_later_does_not_unsay_a_close_frame() {
+    let mut play = Play::new(config());
+    play.order(EndReason::Draining, None);
+    play.lost(UPSTREAM, Loss::TimedOut).pass(10);
+    assert_eq!(play.codes(UPSTREAM), (None, Some(1001)));
+    assert!(play.relay.is_ending() && play.told);
+}
+
+#[test]
 fn violations() {
     let mut play = Play::new(config());
     play.bytes(CLIENT, &[0x83, 0x80]).sees(&[
