@@ -229,7 +229,9 @@ impl Relay {
     /// The transport took bytes at once that never waited.
     #[inline]
     pub fn sent(&mut self, side: Side, count: usize) {
-        self.legs[side].outbox.passed(count);
+        let leg = &mut self.legs[side];
+        leg.outbox.passed(count);
+        leg.receiver.passed(count);
     }
 
     /// The transport did not take these bytes: they wait, and the other leg is not read meanwhile.
