@@ -1,7 +1,7 @@
 //! How sessions end on real sockets: what each peer sees, and what the verdict says.
-use super::harness::{Backend, Raw, Running, closed_with, eventually, frame, one_route, soon};
+use super::harness::{Backend, Raw, Running, closed_with, eventually, frame, joined, one_route, soon};
 use pulsegate::relay::{EndReason, Side};
-use std::{net::Shutdown, time::Duration};
+use std::{net::Shutdown, thread, time::Duration};
 use tungstenite::{Message, protocol::CloseFrame};
 
 const LOST: &str = "upstream connection lost";
@@ -212,12 +212,14 @@ fn a_client_that_does_not_read_is_stalled() {
     assert_eq!(verdict.legs.upstream.code_sent, Some(1001));
     assert!(client.end().1, "a reset");
     soon(&blocked);
+    joined("nothing is left of it", thread::spawn(move || gateway.drained()));
 }
 
 #[test]
 fn a_backend_that_does_not_read_is_stalled() {
     let (backend, connections) = Backend::handed();
-    let gateway = Running::start(&one_route(&backend.url(), "defaults.timeouts.stall = \"300ms\""));
+    let times = "defaults.timeouts = { stall = \"300ms\", close = \"300ms\" }";
+    let gateway = Running::start(&one_route(&backend.url(), times));
     let mut client = gateway.connect("/");
     let mut server = soon(&connections);
     client.get_ref().set_nonblocking(true).unwrap();
@@ -264,7 +266,7 @@ fn a_flood_does_not_hold_up_the_end() {
     assert_eq!(closed_with(&mut client).unwrap().0, 1012);
     let verdict = gateway.verdict();
     assert_eq!(verdict.reason, EndReason::MaxAge);
-    assert_eq!(gateway.drained().cut, 0);
+    joined("nothing is left of it", thread::spawn(move || gateway.drained()));
 }
 
 #[test]

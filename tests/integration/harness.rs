@@ -42,7 +42,7 @@ pub(crate) fn one_route(server: &str, extra: &str) -> String {
     let quiet = "defaults.heartbeat = { client.ping_interval = \"off\", upstream.ping_interval = \"off\" }";
     let quiet = if extra.contains("heartbeat") { "" } else { quiet };
     format!(
-        "{quiet}\n{extra}\n[[route]]\nname = \"all\"\nupstream = \"pool\"\n[upstream.pool]\nservers = [\"{server}\"]\n"
+        "{extra}\n{quiet}\n[[route]]\nname = \"all\"\nupstream = \"pool\"\n[upstream.pool]\nservers = [\"{server}\"]\n"
     )
 }
 

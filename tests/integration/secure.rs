@@ -262,7 +262,7 @@ fn a_reset_while_records_wait_ends_the_session() {
     drop(stream);
     let verdict = gateway.verdict();
     assert_eq!(verdict.reason, EndReason::ClientGone);
-    assert_eq!(gateway.drained().cut, 0);
+    joined("nothing is left of it", thread::spawn(move || gateway.drained()));
 }
 
 #[test]
