@@ -51,13 +51,22 @@ struct Leg {
     early: Vec<u8>,
     /// The last read filled its room and was taken whole: the next may use all of the scratch.
     eager: bool,
-    /// Writing failed like this; what was received before still counts.
-    failed: Option<Loss>,
+    writing: Writing,
+}
+
+/// Whether a leg can be written. What failed once is not tried again: it would fail again, for ever.
+#[derive(Clone, Copy)]
+enum Writing {
+    Works,
+    /// It failed like this; what was received before still counts.
+    Failed(Loss),
+    /// It failed, and the relay knows.
+    Over,
 }
 
 impl Leg {
     fn new(opened: Opened) -> Self {
-        Self { transport: Some(opened.stream.into()), early: opened.early, eager: false, failed: None }
+        Self { transport: Some(opened.stream.into()), early: opened.early, eager: false, writing: Writing::Works }
     }
 }
 
@@ -100,9 +109,10 @@ impl Session {
         for turn in 1.. {
             // 2. Bytes: what waits goes out, what arrived comes in.
             let mut progress = self.relay_once(cx, now);
-            if !progress {
-                // 3. Failures, after what came before them has been read.
-                progress |= self.lose_failed(now);
+            // 3. Failures, after what came before them has been read.
+            progress |= self.lose_failed(!progress, now);
+            // Time does not wait for a peer that sends without a pause.
+            if !progress || turn == TURN {
                 // 4. Time, after everything that arrived has been seen.
                 progress |= self.check_time(now);
                 // 5. The ends of transports.
@@ -228,6 +238,9 @@ impl Session {
 
     /// Sends bytes: straight from where they are, as far as the transport takes them; the rest waits.
     fn send(&mut self, side: Side, bytes: &[u8], cx: &mut Context<'_>, now: Instant) {
+        if !matches!(self.legs[side].writing, Writing::Works) {
+            return;
+        }
         let mut rest = bytes;
         if self.relay.outbox(side).is_empty() {
             while !rest.is_empty() {
@@ -250,6 +263,9 @@ impl Session {
 
     fn write_waiting(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) -> Progress {
         let mut progress = false;
+        if !matches!(self.legs[side].writing, Writing::Works) {
+            return progress;
+        }
         while !self.relay.outbox(side).is_empty() {
             let Some(transport) = &mut self.legs[side].transport else { return progress };
             match transport.poll_write(cx, self.relay.outbox(side).waiting()) {
@@ -289,14 +305,18 @@ impl Session {
 
     /// Writing failed. What the peer sent before is still read, for a close frame may be among it.
     fn fail(&mut self, side: Side, error: &io::Error, now: Instant) {
-        self.legs[side].failed = Some(loss(error));
+        self.legs[side].writing = Writing::Failed(loss(error));
         self.relay.unwritable(side, now);
     }
 
-    fn lose_failed(&mut self, now: Instant) -> Progress {
+    /// `drained`: nothing is left to be read just now.
+    fn lose_failed(&mut self, drained: bool, now: Instant) -> Progress {
         let mut progress = false;
         for side in Side::BOTH {
-            if let Some(loss) = self.legs[side].failed.take() {
+            if let Writing::Failed(loss) = self.legs[side].writing
+                && (drained || !self.relay.wants_read(side))
+            {
+                self.legs[side].writing = Writing::Over;
                 self.relay.lost(side, loss, now);
                 progress = true;
             }

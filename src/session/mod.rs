@@ -3,6 +3,8 @@
 mod drive;
 pub mod pause;
 pub mod registry;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 use crate::{

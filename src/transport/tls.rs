@@ -53,8 +53,9 @@ impl Tls {
             }
             let filled = self.decrypt(&cipher[..length], room)?;
             if self.connection.wants_write() {
-                // An alert, or the answer to a key update. If the socket is full, the next write takes it along.
-                let _ = self.poll_flush(socket, cx)?;
+                // An alert, or the answer to a key update. What the socket does not take goes with the next write, which
+                // also finds an error: it must not cost what was decrypted.
+                let _ = self.poll_flush(socket, cx);
             }
             if filled > 0 {
                 return Poll::Ready(Ok(filled));

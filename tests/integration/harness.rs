@@ -36,9 +36,14 @@ pub(crate) fn configured(toml: &str) -> Config {
     config::parse("test", &text, Path::new("")).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
 }
 
-/// One route for everything to `server`, with `extra` put before the tables of the file.
+/// One route for everything to `server`, with `extra` put before the tables of the file. It pings only if `extra` says so, since the
+/// first ping comes at a random time.
 pub(crate) fn one_route(server: &str, extra: &str) -> String {
-    format!("{extra}\n[[route]]\nname = \"all\"\nupstream = \"pool\"\n[upstream.pool]\nservers = [\"{server}\"]\n")
+    let quiet = "defaults.heartbeat = { client.ping_interval = \"off\", upstream.ping_interval = \"off\" }";
+    let quiet = if extra.contains("heartbeat") { "" } else { quiet };
+    format!(
+        "{extra}\n{quiet}\n[[route]]\nname = \"all\"\nupstream = \"pool\"\n[upstream.pool]\nservers = [\"{server}\"]\n"
+    )
 }
 
 /// A gateway under test, with what its sessions reported.
@@ -58,8 +63,14 @@ pub(crate) struct Beat {
 
 impl Running {
     pub(crate) fn start(toml: &str) -> Self {
+        Self::start_with(toml, |_| {})
+    }
+
+    /// The same, with `hook` called for every event of a heartbeat, on the worker's thread.
+    pub(crate) fn start_with(toml: &str, hook: impl Fn(&Beat) + Send + Sync + 'static) -> Self {
         let ((verdict, verdicts), (beat, heartbeats)) = (channel(), channel());
-        let recorder = Recorder { verdicts: Mutex::new(verdict), heartbeats: Mutex::new(beat) };
+        let hook = Box::new(hook);
+        let recorder = Recorder { verdicts: Mutex::new(verdict), heartbeats: Mutex::new(beat), hook };
         let gateway = Gateway::observed(configured(toml), Some(Arc::new(recorder))).unwrap();
         Self { gateway, verdicts: Mutex::new(verdicts), heartbeats: Mutex::new(heartbeats) }
     }
@@ -114,14 +125,17 @@ impl Running {
 struct Recorder {
     verdicts: Mutex<Sender<Verdict>>,
     heartbeats: Mutex<Sender<Beat>>,
+    hook: Box<dyn Fn(&Beat) + Send + Sync>,
 }
 
 impl Observer for Recorder {
     fn opened(&self, _facts: &Facts) {}
 
     fn heartbeat(&self, session: &str, side: Side, event: HeartbeatEvent) {
+        let beat = Beat { session: session.into(), side, event };
         // A test that is over no longer listens.
-        let _ = self.heartbeats.lock().unwrap().send(Beat { session: session.into(), side, event });
+        let _ = self.heartbeats.lock().unwrap().send(beat.clone());
+        (self.hook)(&beat);
     }
 
     fn ended(&self, verdict: &Verdict) {
@@ -133,7 +147,7 @@ impl Observer for Recorder {
 pub(crate) type Client = WebSocket<TcpStream>;
 
 /// Reads on to the close frame, or to the end of the stream without one.
-pub(crate) fn closed_with(peer: &mut WebSocket<TcpStream>) -> Option<(u16, String)> {
+pub(crate) fn closed_with<S: Read + Write>(peer: &mut WebSocket<S>) -> Option<(u16, String)> {
     let mut said = None;
     loop {
         match peer.read() {
@@ -181,9 +195,53 @@ impl Backend {
         Self { address }
     }
 
+    /// Speaks WebSocket and says how each session ended for it.
+    pub(crate) fn reader() -> (Self, Receiver<Option<(u16, String)>>) {
+        let (sender, ends) = channel();
+        let sender = Mutex::new(sender);
+        let backend = Self::websocket(move |mut peer| {
+            let end = closed_with(&mut peer);
+            // A test that is over no longer listens.
+            let _ = sender.lock().unwrap().send(end);
+        });
+        (backend, ends)
+    }
+
+    /// Hands its connections, past the backend's opening handshake, to the test.
+    pub(crate) fn handed() -> (Self, Receiver<Raw>) {
+        let (sender, connections) = channel();
+        let sender = Mutex::new(sender);
+        let backend = Self::raw(move |stream| {
+            if let Ok(peer) = tungstenite::accept(stream.try_clone().unwrap()) {
+                drop(peer);
+                let _ = sender.lock().unwrap().send(Raw(stream));
+            }
+        });
+        (backend, connections)
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
+}
+
+/// What a channel brings soon.
+pub(crate) fn soon<T>(receiver: &Receiver<T>) -> T {
+    receiver.recv_timeout(PATIENCE).expect("news within the time")
+}
+
+/// A frame with a payload below 126 bytes, masked with zeros if it is a client's (RFC 6455 section 5.2).
+pub(crate) fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    let mut frame = vec![first, if masked { 0x80 | length } else { length }];
+    frame.extend(if masked { &[0; 4][..] } else { &[] });
+    frame.extend(payload);
+    frame
+}
+
+/// A message's content that no other number has, so that loss and disorder show.
+pub(crate) fn content(number: u32, length: usize) -> Vec<u8> {
+    number.to_be_bytes().into_iter().cycle().take(length).collect()
 }
 
 /// A connection without any protocol, for what tungstenite would not send.
@@ -216,6 +274,35 @@ impl Raw {
         String::from_utf8(head).unwrap()
     }
 
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        reset(&self.0);
+    }
+
+    /// A close frame: code and reason.
+    pub(crate) fn close_frame(&mut self) -> (u16, String) {
+        let [first, length] = self.receive::<2>();
+        assert_eq!(first, 0x88);
+        let key = if length & 0x80 == 0 { [0; 4] } else { self.receive::<4>() };
+        let mut payload = vec![0; usize::from(length & 0x7f)];
+        self.0.read_exact(&mut payload).unwrap();
+        payload.iter_mut().zip(key.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+        (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload.split_off(2)).unwrap())
+    }
+
+    /// Reads to the end: how many bytes came, and whether the end was a reset.
+    pub(crate) fn end(&mut self) -> (usize, bool) {
+        let (mut count, mut room) = (0, [0; 65536]);
+        loop {
+            match self.0.read(&mut room) {
+                Ok(0) => return (count, false),
+                Ok(length) => count += length,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return (count, true),
+                Err(error) => panic!("no end: {error}"),
+            }
+        }
+    }
+
     pub(crate) fn receive<const LENGTH: usize>(&mut self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
         self.0.read_exact(&mut bytes).unwrap();
@@ -246,7 +333,12 @@ pub(crate) fn joined<T>(what: &str, thread: JoinHandle<T>) -> T {
     thread.join().unwrap()
 }
 
-fn patient(stream: TcpStream) -> TcpStream {
+/// Makes the end of this socket a reset, and ends it.
+pub(crate) fn reset(stream: &TcpStream) {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream

@@ -10,14 +10,14 @@ use std::{
 use tempfile::TempDir;
 
 /// `pulsegate` on a file of its own. Killed when dropped.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     log: BufReader<ChildStderr>,
     _folder: TempDir,
 }
 
 impl Program {
-    fn start(toml: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(toml: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("gateway.toml"), toml).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_pulsegate"))
@@ -33,7 +33,7 @@ impl Program {
     }
 
     /// Where it listens, as it says itself.
-    fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         let mut line = String::new();
         while self.log.read_line(&mut line).unwrap() > 0 {
             if let Some((_, rest)) = line.split_once("listening on ws://") {
@@ -42,6 +42,10 @@ impl Program {
             line.clear();
         }
         panic!("it ended without listening")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, signal: Signal) {
@@ -65,7 +69,7 @@ impl Drop for Program {
     }
 }
 
-fn echo(extra: &str) -> String {
+pub(crate) fn echo(extra: &str) -> String {
     one_route("builtin:echo", extra) + "[[listener]]\naddress = \"127.0.0.1:0\"\n"
 }
 

@@ -1,0 +1,71 @@
+//! Tests of the loop on sockets in memory, where a sender can be as fast as it likes.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::{
+    handshake::admission::Admission,
+    relay::EndReason,
+    route::{HostPattern, tests::route},
+    transport::Socket,
+    upstream::{Backend, BackendAddress},
+};
+use std::time::{Duration, Instant};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream, duplex},
+    runtime::{Builder, LocalOptions},
+    task::spawn_local,
+    time::timeout,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn opening(downstream: DuplexStream, upstream: DuplexStream, close: Duration) -> Opening {
+    let mut route = route(HostPattern::Any, "/");
+    Arc::make_mut(&mut route.options.relay).timeouts.close = close;
+    let permit = Admission::new(1, None).admit(&route, None).unwrap();
+    let facts = Facts {
+        id: "one".into(),
+        route: Arc::new(route),
+        lease: Lease::new(Arc::new(Backend::new("pool", BackendAddress::Echo))),
+        client: "unix".into(),
+        user_agent: None,
+        origin: None,
+        local_port: None,
+        permit,
+    };
+    let opened = |socket| Opened { stream: Stream::Plain(Socket::Memory(socket)), early: Vec::new() };
+    Opening { downstream: opened(downstream), upstream: opened(upstream), deflate: false, facts }
+}
+
+fn context(verdicts: &Rc<RefCell<Vec<Verdict>>>) -> Rc<WorkerContext> {
+    let verdicts = Rc::clone(verdicts);
+    Rc::new(WorkerContext {
+        registry: Rc::default(),
+        pause: Rc::new(PauseWatch::new(Instant::now())),
+        heartbeat: None,
+        report: Box::new(move |verdict| verdicts.borrow_mut().push(verdict)),
+        outboxes: Arc::default(),
+        scratch: RefCell::default(),
+    })
+}
+
+#[test]
+fn a_flood_that_never_pauses_keeps_no_deadline_from_passing() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (client, downstream) = duplex(4096);
+        // It holds more than a session reads in a turn, and is full again when the next one comes.
+        let (mut backend, upstream) = duplex(8 * 1024 * 1024);
+        let flood = spawn_local(async move {
+            let mut frame = vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0];
+            frame.resize(frame.len() + 65536, 0);
+            while backend.write_all(&frame).await.is_ok() {}
+        });
+        let verdicts = Rc::default();
+        let session = run(opening(downstream, upstream, Duration::from_millis(50)), context(&verdicts));
+        // The backend is told, and never answers.
+        drop(client);
+        timeout(SOON, session).await.expect("it ends");
+        timeout(SOON, flood).await.expect("its stream is closed").unwrap();
+        assert_eq!(verdicts.borrow()[0].reason, EndReason::ClientGone);
+    });
+}
