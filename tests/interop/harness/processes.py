@@ -61,7 +61,6 @@ class Process:
                     except ValueError:
                         pass
                     else:
-                        event.setdefault("heard", time.monotonic())
                         self.events.append(event)
                 self._news.notify_all()
         async with self._news:

@@ -5,7 +5,7 @@ import subprocess
 
 from harness.case import PYTHON, REPOSITORY, Case, Scope, Skip, expect, require, until, within
 from harness.frames import connect
-from harness.gateway import Gateway, beats, make_certificates, route
+from harness.gateway import Gateway, beats, install_certificates, route
 from harness.peers import Backend, command, node_environment
 from harness.processes import Process, free_port, listens
 
@@ -32,7 +32,7 @@ async def readme_configurations(scope: Scope) -> None:
     for number, block in enumerate(whole):
         folder = scope.folder / str(number)
         folder.mkdir()
-        make_certificates(folder / "tls", "127.0.0.1")
+        await install_certificates(scope, folder / "tls", "127.0.0.1")
         shutil.copy(folder / "tls" / "chain.pem", folder / "tls" / "fullchain.pem")
         shutil.copy(folder / "tls" / "key.pem", folder / "tls" / "privkey.pem")
         (folder / "gateway.toml").write_text(block)
