@@ -78,8 +78,8 @@ pub struct Heartbeat {
     app_ping: Option<Instant>,
     /// Since when this leg is not read, because the other one does not take what comes.
     unread: Option<Instant>,
-    /// Since when TCP holds bytes for a peer whose window is closed, as found when last judged.
-    blocked: Option<Instant>,
+    /// TCP holds bytes for a peer whose window is closed: first and last time that this was seen.
+    blocked: Option<(Instant, Instant)>,
     /// The leg was found silent; it is read once more before that is said.
     last_look: bool,
     event: Option<HeartbeatEvent>,
@@ -109,6 +109,10 @@ enum Beat {
         left: Instant,
         deadline: Instant,
         mark: Option<judge::Mark>,
+    },
+    /// The last one, of a leg that closes: it still counts when it leaves.
+    Leaving {
+        end: u64,
     },
 }
 
@@ -164,11 +168,11 @@ impl Heartbeat {
         self.heard
     }
 
-    /// Since when TCP holds bytes, our ping or what lies before it, for a peer that closed its window: that is slow,
-    /// not silent, so `timeouts.stall` judges.
+    /// How long TCP has been seen to hold bytes, our ping or what lies before it, for a peer that closed its window:
+    /// that is slow, not silent, so `timeouts.stall` judges.
     #[must_use]
-    pub fn blocked(&self) -> Option<Instant> {
-        self.blocked
+    pub fn blocked(&self) -> Option<Duration> {
+        self.blocked.map(|(first, last)| last.saturating_duration_since(first))
     }
 
     /// A ping left and nothing answered it yet: when it left.
@@ -207,7 +211,11 @@ impl Heartbeat {
                 self.round_trip = Some(round_trip);
                 self.event = Some(HeartbeatEvent::Answered { round_trip });
             }
-            if matches!(self.beat, Beat::Sent { .. }) {
+            if matches!(self.beat, Beat::Queued { .. }) {
+                // It left, though its transport always held back something behind it and never said so.
+                self.sent = self.sent.saturating_add(1);
+            }
+            if matches!(self.beat, Beat::Queued { .. } | Beat::Sent { .. }) {
                 self.settle(config, now);
             }
         }
@@ -243,7 +251,7 @@ impl Heartbeat {
     #[inline]
     #[must_use]
     pub fn waits_for_transport(&self) -> bool {
-        matches!(self.beat, Beat::Queued { .. })
+        matches!(self.beat, Beat::Queued { .. } | Beat::Leaving { .. })
     }
 
     /// The transport took the outgoing stream up to `taken`.
@@ -254,12 +262,16 @@ impl Heartbeat {
         now: Instant,
         sample: impl FnOnce() -> Option<PathSample>,
     ) {
-        let Beat::Queued { end, .. } = self.beat else { return };
+        let (Beat::Queued { end, .. } | Beat::Leaving { end }) = self.beat else { return };
         if taken < end {
             return;
         }
         self.sent = self.sent.saturating_add(1);
         self.event = Some(HeartbeatEvent::Sent);
+        if matches!(self.beat, Beat::Leaving { .. }) {
+            self.beat = Beat::Off;
+            return;
+        }
         match (config.kind, config.ping_timeout) {
             (HeartbeatKind::Pong, _) => self.settle(config, now),
             (HeartbeatKind::Ping, None) => {
@@ -290,7 +302,7 @@ impl Heartbeat {
                         *deadline += paused;
                     }
                     Beat::Due { since, .. } | Beat::Queued { since, .. } => *since += paused,
-                    Beat::Off | Beat::Idle { .. } => {}
+                    Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
                 }
             }
         }
@@ -303,7 +315,7 @@ impl Heartbeat {
         self.unread = self.unread.map(|_| now);
         self.app_ping = None;
         match self.beat {
-            Beat::Off | Beat::Idle { .. } => {}
+            Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
             Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, mark: None },
             Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, mark: None },
         }
@@ -312,7 +324,10 @@ impl Heartbeat {
     /// A closing leg knows no ping.
     pub fn stop(&mut self) {
         self.blocked = None;
-        self.beat = Beat::Off;
+        self.beat = match self.beat {
+            Beat::Queued { end, .. } | Beat::Leaving { end } => Beat::Leaving { end },
+            Beat::Off | Beat::Idle { .. } | Beat::Due { .. } | Beat::Sent { .. } => Beat::Off,
+        };
     }
 
     fn settle(&mut self, config: &HeartbeatConfig, now: Instant) {

@@ -341,7 +341,7 @@ impl Relay {
     fn judge_pace(&mut self, side: Side, now: Instant) {
         let pace = self.pace();
         let leg = &mut self.legs[side];
-        let blocked = leg.heartbeat.blocked().zip(pace.window).is_some_and(|(since, window)| now >= since + window);
+        let blocked = leg.heartbeat.blocked().zip(pace.window).is_some_and(|(long, window)| long >= window);
         let receiver = leg.receiver.stalled(pace, now) || blocked;
         let sender = leg.sender.stalled(pace, now) && self.ending.is_none();
         if receiver || sender {

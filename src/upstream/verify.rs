@@ -39,6 +39,10 @@ fn subprotocol(answer: &HeaderMap, offered: &HeaderMap) -> Result<(), String> {
 }
 
 fn extensions(answer: &HeaderMap, offered: &HeaderMap) -> Result<(), String> {
+    // What we cannot read, the client might read otherwise: then the two would disagree on RSV1.
+    if let Some(line) = answer.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().find(|line| line.to_str().is_err()) {
+        return Err(format!("its Sec-WebSocket-Extensions `{}` is not ASCII", line.as_bytes().escape_ascii()));
+    }
     let names: Vec<&[u8]> = items(answer, &SEC_WEBSOCKET_EXTENSIONS).map(name).collect();
     for (index, chosen) in names.iter().enumerate() {
         if !items(offered, &SEC_WEBSOCKET_EXTENSIONS).any(|offer| name(offer).eq_ignore_ascii_case(chosen)) {
@@ -101,6 +105,16 @@ mod tests {
     /// Verifies the good answer with `more` lines against the offers.
     fn with(more: &[(&str, &str)], offered: &[(&str, &str)]) -> Result<(), String> {
         verify(&headers(&[&GOOD[..], more].concat()), KEY, &headers(offered))
+    }
+
+    #[test]
+    fn extensions_that_cannot_be_read_are_refused() {
+        let offered = [("sec-websocket-extensions", "permessage-deflate")];
+        let mut answer = headers(&GOOD);
+        let line = HeaderValue::from_bytes("permessage-deflate; x=\"é\"".as_bytes()).unwrap();
+        answer.insert(SEC_WEBSOCKET_EXTENSIONS, line);
+        let error = verify(&answer, KEY, &headers(&offered)).unwrap_err();
+        assert!(error.contains("not ASCII"), "{error}");
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Heartbeat {
     #[must_use]
     pub fn poll_timeout(&self, config: &HeartbeatConfig) -> Option<Instant> {
         match self.beat {
-            Beat::Off => None,
+            Beat::Off | Beat::Leaving { .. } => None,
             Beat::Idle { next } => Some(next),
             Beat::Due { since, .. } => {
                 let held = self.app_ping.map(|since| since + Self::patience(config));
@@ -88,7 +88,7 @@ impl Heartbeat {
             return Ok(());
         }
         match self.beat {
-            Beat::Off => Ok(()),
+            Beat::Off | Beat::Leaving { .. } => Ok(()),
             Beat::Idle { .. } => {
                 self.beat = Beat::Due { since: now, mark: sample().map(Mark::new) };
                 Ok(())
@@ -177,7 +177,8 @@ impl Heartbeat {
         }
         if !strict && answers == Answers::Unproven && taken_by_peer {
             self.event = Some(HeartbeatEvent::Unproven);
-            self.settle(config, now);
+            // Its kernel answered long ago.
+            self.settle(config, left);
             return Ok(());
         }
         self.look_once_more(timeout, now)
@@ -186,8 +187,8 @@ impl Heartbeat {
     /// A window that is closed and stays so is slowness, whose judge is `timeouts.stall`.
     fn look_at_window(&mut self, path: PathSample, advanced: bool, now: Instant) {
         let closed = path.queued > 0 && !path.in_flight;
-        let since = self.blocked.filter(|_| !advanced).unwrap_or(now);
-        self.blocked = closed.then_some(since);
+        let first = self.blocked.filter(|_| !advanced).map_or(now, |(first, _)| first);
+        self.blocked = closed.then_some((first, now));
     }
 
     /// What arrived but was not delivered to us yet still counts.
@@ -200,7 +201,7 @@ impl Heartbeat {
             Beat::Due { since, .. } | Beat::Queued { since, .. } => {
                 *since = (now + LAST_LOOK).checked_sub(timeout).unwrap_or(*since);
             }
-            Beat::Off | Beat::Idle { .. } => {}
+            Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
         }
         Ok(())
     }
@@ -209,7 +210,7 @@ impl Heartbeat {
         self.last_look = false;
         match &mut self.beat {
             Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => (*since, *mark) = (from, seen),
-            Beat::Off | Beat::Idle { .. } | Beat::Sent { .. } => {}
+            Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } | Beat::Sent { .. } => {}
         }
     }
 
