@@ -1,9 +1,10 @@
 """What the documentation says works: configurations, examples, `try`, and the page with the reconnecting client."""
+import asyncio
 import re
 import shutil
 import subprocess
 
-from harness.case import PYTHON, REPOSITORY, Case, Scope, Skip, expect, require, until, within
+from harness.case import PYTHON, REPOSITORY, TOOLS, Case, Scope, Skip, expect, require, until, within
 from harness.frames import connect
 from harness.gateway import Gateway, beats, install_certificates, route
 from harness.peers import Backend, command, node_environment
@@ -65,6 +66,55 @@ async def readme_python_client(scope: Scope) -> None:
     process = await Process.start(scope, PYTHON, "-u", "-c", script, name="readme", stdin=subprocess.DEVNULL)
     await process.line(20, "< PING")
     require("hello" in process.lines, "the echo is printed")
+
+
+async def readme_node_client(scope: Scope) -> None:
+    """The Node client of the README, run as it stands, shows an echo and a ping."""
+    text = (REPOSITORY / "README.md").read_text()
+    script = next(block for block in re.findall(r"```js\n(.*?)```", text, re.DOTALL) if "require('ws')" in block)
+    gateway = await Gateway.start(scope, route("echo", "builtin:echo", **beats("1s", "2s")))
+    script = script.replace("ws://127.0.0.1:8080", gateway.url("/echo"))
+    modules = node_environment() | {"NODE_PATH": str(TOOLS / "node" / "node_modules")}
+    process = await Process.start(scope, "node", "-e", script, name="node", env=modules, stdin=subprocess.DEVNULL)
+    for wanted in ("hello", "ping"):
+        await process.line(20, wanted)
+
+
+async def readme_console(scope: Scope) -> None:
+    """What the README says to type into a browser's console shows an echo."""
+    if not shutil.which("chromium"):
+        raise Skip("chromium is not installed")
+    text = (REPOSITORY / "README.md").read_text()
+    script = next(block for block in re.findall(r"```js\n(.*?)```", text, re.DOTALL) if "new WebSocket(" in block)
+    gateway = await Gateway.start(scope, route("echo", "builtin:echo"))
+    script = script.replace("ws://127.0.0.1:8080", gateway.url("/echo"))
+    page = await Process.start(
+        scope, *command("console_chromium.mjs"), script, name="console", env=node_environment(), stdin=subprocess.DEVNULL
+    )
+    await page.event(40, event="console", text="hello")
+
+
+async def example(scope: Scope, name: str, *arguments: str) -> Process:
+    """An example of the repository, started; built first if the tests have not."""
+    program = REPOSITORY / "target" / "debug" / "examples" / name
+    if not program.exists():
+        build = await asyncio.create_subprocess_exec("cargo", "build", "--quiet", "--locked", "--examples", cwd=REPOSITORY)
+        expect(await build.wait(), 0, "exit code of cargo build --examples")
+    return await Process.start(scope, program, *arguments, name=name, stdin=subprocess.DEVNULL)
+
+
+async def rust_examples(scope: Scope) -> None:
+    """The silent backend under the client, both from examples/: an echo, pings, and one warning of the gateway's."""
+    port = free_port()
+    backend = await example(scope, "silent_backend", f"127.0.0.1:{port}")
+    await backend.line(10, "listening")
+    gateway = await Gateway.start(scope, route("silent", f"ws://127.0.0.1:{port}", **beats("1s", "2s")))
+    client = await example(scope, "client", gateway.url("/silent"), "good day")
+    await client.line(10, 'text "good day"')
+    await client.line(10, "ping, 12 bytes, answered")
+    await backend.line(10, "pings, and gets no pong")
+    await gateway.process.line(15, "heartbeat.upstream")
+    expect(client.running, True, "the client's session lives")
 
 
 async def mistakes_are_told_at_once(scope: Scope) -> None:
@@ -140,6 +190,7 @@ async def browser_example(scope: Scope) -> None:
 def cases() -> list[Case]:
     functions = (
         *(shipped_configuration, readme_configurations, readme_recipes, readme_python_client),
+        *(readme_node_client, readme_console, rust_examples),
         *(mistakes_are_told_at_once, legacy_backend_example, try_shows_the_heartbeat, browser_example),
     )
-    return [Case(f"documentation/{f.__name__}", f, limit=90) for f in functions]
+    return [Case(f"documentation/{f.__name__}", f, limit=300) for f in functions]

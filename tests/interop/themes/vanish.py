@@ -36,22 +36,23 @@ class Bench:
         bench.checked = await bench.gateway.check(scope.gateway)
         return bench
 
-    def url(self, path: str) -> str:
-        return self.gateway.url(path, host=self.gateway_address)
+    def url(self, path: str, scheme: str = "ws") -> str:
+        return self.gateway.url(path, scheme, host=self.gateway_address)
 
 
 async def bench_of(scope: Scope) -> Bench:
     return await scope.shared("vanish", Bench.make)
 
 
-async def client_vanishes(scope: Scope, name: str, path: str) -> None:
+async def client_vanishes(scope: Scope, name: str, path: str, scheme: str = "ws") -> None:
     """The FastAPI handler ends within the bound that `check` prints, and the gateway keeps no descriptor."""
     bench = await bench_of(scope)
     bound = detection_bound(bench.checked, "legacy", "client")
     require(4.1 <= bound <= 4.3, f"check prints {bound} s for 2s x 1.1 + 2s")
     address = await bench.net.host("client")
     number = bench.client.begin(
-        url=bench.url(f"/legacy{path}"), local=address, headers={"X-Request-Id": name}, receive=2**31, hold=True
+        url=bench.url(f"/legacy{path}", scheme), ca=bench.gateway.ca, local=address, headers={"X-Request-Id": name},
+        receive=2**31, hold=True,
     )
     await bench.client.opened(number)
     opened = await bench.legacy.process.event(5, event="open", session=name)
@@ -63,11 +64,14 @@ async def client_vanishes(scope: Scope, name: str, path: str) -> None:
     took = closed["at"] - gone
     require(took <= bound + SLACK, f"the handler ended {took:.2f} s after the client vanished; the bound is {bound} s")
     expect((closed["code"], closed["reason"]), (1001, "client keepalive timeout"), "close at the backend")
+    port = (await bench.gateway.verdict(name))["upstream.local_port"]
     await until(
-        lambda: connections_from(bench.gateway.pid, address) == 0,
+        lambda: connections_from(bench.gateway.pid, address) == 0
+        and connections_from(bench.gateway.pid, bench.legacy.host, port) == 0,
         CLOSE_TIMEOUT + SLACK,
-        "no descriptor of the vanished client left",
+        "no descriptor of the session with the vanished client left",
     )
+    require("client disconnected" in bench.legacy.process.lines, "the handler prints nothing")
     said = [e for e in bench.sniffer.events if address in (e.get("from"), e.get("about"))]
     expect(said, [], "RST and ICMP messages of the vanished client")
     expect((await bench.gateway.verdict(name))["reason"], "client_unresponsive", "reason of the verdict")
@@ -83,6 +87,10 @@ async def client_while_backend_sends_20_bytes_a_second(scope: Scope) -> None:
 
 async def client_while_backend_sends_64_kib_a_second(scope: Scope) -> None:
     await client_vanishes(scope, "vanish-stream", "/feed?bytes=8192&every=0.125")
+
+
+async def client_over_tls(scope: Scope) -> None:
+    await client_vanishes(scope, "vanish-tls", "/echo?tls", "wss")
 
 
 async def backend_host_vanishes(scope: Scope) -> None:
@@ -113,6 +121,6 @@ async def backend_host_vanishes(scope: Scope) -> None:
 def cases() -> list[Case]:
     functions = (
         *(client_while_nobody_sends, client_while_backend_sends_20_bytes_a_second),
-        *(client_while_backend_sends_64_kib_a_second, backend_host_vanishes),
+        *(client_while_backend_sends_64_kib_a_second, client_over_tls, backend_host_vanishes),
     )
     return [Case(f"vanish/{function.__name__}", function, waits=True) for function in functions]
