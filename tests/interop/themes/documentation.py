@@ -95,11 +95,10 @@ async def readme_console(scope: Scope) -> None:
 
 
 async def example(scope: Scope, name: str, *arguments: str) -> Process:
-    """An example of the repository, started; built first if the tests have not."""
+    """An example of the repository, started. `cargo test` has built it, or else it is built now."""
+    build = ("cargo", "build", "--quiet", "--locked", "--profile", "test", "--example", name)
+    expect(await (await asyncio.create_subprocess_exec(*build, cwd=REPOSITORY)).wait(), 0, f"exit code of {build}")
     program = REPOSITORY / "target" / "debug" / "examples" / name
-    if not program.exists():
-        build = await asyncio.create_subprocess_exec("cargo", "build", "--quiet", "--locked", "--examples", cwd=REPOSITORY)
-        expect(await build.wait(), 0, "exit code of cargo build --examples")
     return await Process.start(scope, program, *arguments, name=name, stdin=subprocess.DEVNULL)
 
 
