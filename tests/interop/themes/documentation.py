@@ -26,8 +26,10 @@ async def shipped_configuration(scope: Scope) -> None:
 
 
 async def readme_configurations(scope: Scope) -> None:
-    """Each whole configuration in the README passes `check`."""
-    blocks = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    """Each whole configuration in the README passes `check`, and the first gives the answer that the README shows."""
+    text = (REPOSITORY / "README.md").read_text()
+    shown = re.search(r"```\n(routes, in matching order\n.*?)```", text, re.DOTALL)[1]
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     whole = [block for block in blocks if "[[listener]]" in block]
     require(whole, "the README has no configuration")
     for number, block in enumerate(whole):
@@ -39,6 +41,7 @@ async def readme_configurations(scope: Scope) -> None:
         (folder / "gateway.toml").write_text(block)
         code, output = await check(scope, folder)
         expect(code, 0, f"exit code of check for:\n{block}\n{output}")
+        require(number > 0 or shown in output, f"the README shows:\n{shown}\ncheck says:\n{output}")
 
 
 async def readme_recipes(scope: Scope) -> None:
@@ -160,9 +163,15 @@ async def try_shows_the_heartbeat(scope: Scope) -> None:
     await client.send(9, b"hello")
     while (await within(10, client.receive_data(), "the backend's pong")).payload != b"hello":
         pass
-    await within(10, client.receive(), "the gateway's ping")
-    for word in ("ping", "client", "upstream"):
-        await trial.line(10, word)
+    hearing = asyncio.ensure_future(client.receive_data())
+    scope.ending.callback(hearing.cancel)
+    for line in (" session  opened: 127.0.0.1 to ", " client   ping sent", " client   pong after "):
+        await trial.line(10, line)
+    for line in (" upstream ping sent", " upstream pong after "):
+        await trial.line(10, line)
+    hearing.cancel()
+    client.reset()
+    await trial.line(10, ": client_gone, ")
 
 
 async def browser_example(scope: Scope) -> None:
