@@ -68,13 +68,8 @@ class Gateway:
             scope, scope.gateway, "run", name=name, namespace=namespace, cwd=folder, stdin=subprocess.DEVNULL
         )
         gateway = cls(process, folder, ports)
-        await until(
-            lambda: not process.running or all(processes.listens(process.pid, port) for port in ports.values()),
-            20,
-            f"gateway listens; it says: {process.tail()}",
-        )
-        if not process.running:
-            raise Failure(f"the gateway did not start: {process.tail()}")
+        for scheme, port in ports.items():
+            await process.line(20, f"listening on {scheme}://{address}:{port}/")
         return gateway
 
     @property

@@ -157,15 +157,6 @@ def socket_inodes(pid: int) -> set[int]:
     return found
 
 
-def listens(pid: int, port: int) -> bool:
-    """Whether the process listens on a port."""
-    try:
-        held = socket_inodes(pid)
-        return any(row[1] == port and row[4] == "0A" and row[5] in held for row in tcp_table(pid))
-    except OSError:
-        return False
-
-
 def connections_from(pid: int, remote: str, local_port: int | None = None) -> int:
     """Descriptors that the process holds of connections with a remote address."""
     held = socket_inodes(pid)

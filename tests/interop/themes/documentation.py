@@ -4,11 +4,11 @@ import re
 import shutil
 import subprocess
 
-from harness.case import PYTHON, REPOSITORY, TOOLS, Case, Scope, Skip, expect, require, until, within
+from harness.case import PYTHON, REPOSITORY, TOOLS, Case, Scope, Skip, expect, require, within
 from harness.frames import connect
 from harness.gateway import Gateway, beats, install_certificates, route
 from harness.peers import Backend, command, node_environment
-from harness.processes import Process, free_port, listens
+from harness.processes import Process, free_port
 
 
 async def check(scope: Scope, folder) -> tuple[int, str]:
@@ -140,7 +140,7 @@ async def legacy_backend_example(scope: Scope) -> None:
     backend = await Process.start(
         scope, PYTHON, "-u", REPOSITORY / "examples" / "legacy_backend.py", port, name="legacy", stdin=subprocess.DEVNULL
     )
-    await until(lambda: listens(backend.pid, port), 20, "the example listens")
+    await backend.line(20, "Uvicorn running on")
     gateway = await Gateway.start(scope, route("legacy", f"ws://127.0.0.1:{port}"))
     client = await connect(scope, gateway.ports["ws"], "/legacy")
     await backend.line(5, "client connected")
@@ -158,7 +158,7 @@ async def try_shows_the_heartbeat(scope: Scope) -> None:
     )
     await trial.line(10, "servers = [")
     port = int(address.rsplit(":", 1)[1])
-    await until(lambda: listens(trial.pid, port), 10, "try listens")
+    await trial.line(10, f"listening on ws://{address}/")
     client = await connect(scope, port, "/")
     await client.send(9, b"hello")
     while (await within(10, client.receive_data(), "the backend's pong")).payload != b"hello":

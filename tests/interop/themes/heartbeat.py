@@ -81,9 +81,9 @@ async def pings_reach(scope: Scope, client_kind: str, backend_kind: str) -> None
     gateway = await Gateway.start(scope, route("beat", backend.url, **beats("1s", "2s")))
     client = await shared_client(scope, client_kind)
     scenario = {"hold": True, "close": {"code": 1000, "reason": ""}}
+    began = time.monotonic()
     number = client.begin(url=gateway.url("/beat/echo", "wss"), ca=gateway.ca, **scenario)
     await client.opened(number)
-    began = time.monotonic()
     for process, wanted in ((client.process, {"id": number}), (backend.process, {})):
         third = await process.event(8, count=3, event="ping", **wanted)
         took = third["at"] - began
