@@ -50,6 +50,14 @@ impl Meter {
         }
     }
 
+    /// Bytes moved without waiting, which speaks for a side that had to be waited for in this window.
+    #[inline]
+    pub fn passed(&mut self, count: usize) {
+        if !self.spent.is_zero() {
+            self.moved += count as u64;
+        }
+    }
+
     /// Nothing is left to be slow at: what was counted does not count.
     #[inline]
     pub fn forget(&mut self) {
@@ -118,6 +126,22 @@ mod tests {
         meter.run(at(1000));
         assert_eq!(meter.poll_timeout(PACE), Some(at(1030)));
         assert!(meter.stalled(PACE, at(1030)));
+    }
+
+    #[test]
+    fn what_moves_between_waits_counts() {
+        let start = Instant::now();
+        let mut meter = Meter::default();
+        let mut now = start;
+        for _ in 0..61 {
+            meter.run(now);
+            now += Duration::from_secs(1);
+            meter.moved(1);
+            meter.rest(now);
+            meter.passed(500);
+        }
+        meter.run(now);
+        assert!(!meter.stalled(PACE, now));
     }
 
     #[test]

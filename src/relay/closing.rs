@@ -197,7 +197,8 @@ impl Relay {
             Input::Open | Input::Deaf => {
                 leg.input = Input::Ended;
                 if loss == Loss::TimedOut {
-                    self.unresponsive(side, Some(Output::Gone), now);
+                    self.unwritable(side, now);
+                    self.unresponsive(side, now);
                 } else {
                     self.end_with(
                         Ending::by_side(side, EndReason::ClientGone, EndReason::UpstreamGone, now),
@@ -240,12 +241,9 @@ impl Relay {
         }
     }
 
-    pub(super) fn unresponsive(&mut self, side: Side, output: Option<Output>, now: Instant) {
+    pub(super) fn unresponsive(&mut self, side: Side, now: Instant) {
         if self.legs[side].input == Input::Open {
             self.legs[side].input = Input::Deaf;
-        }
-        if let Some(output) = output {
-            self.abandon(side, output, now);
         }
         let ending = Ending::by_side(side, EndReason::ClientUnresponsive, EndReason::UpstreamUnresponsive, now);
         self.end_with(ending, None, now);

@@ -236,7 +236,9 @@ impl Relay {
     /// The transport took bytes at once that never waited.
     #[inline]
     pub fn sent(&mut self, side: Side, count: usize) {
-        self.legs[side].outbox.passed(count);
+        let leg = &mut self.legs[side];
+        leg.outbox.passed(count);
+        leg.receiver.passed(count);
     }
 
     /// The transport did not take these bytes: they wait, and the other leg is not read meanwhile.
@@ -332,7 +334,7 @@ impl Relay {
             let answers = if side == Side::Downstream { Answers::Proven } else { answers };
             let (config, leg) = (&self.config.heartbeat[side], &mut self.legs[side]);
             if leg.heartbeat.on_timeout(config, answers, now, || sample(side)).is_err() {
-                self.unresponsive(side, None, now);
+                self.unresponsive(side, now);
             }
             self.judge_pace(side, now);
         }
@@ -343,8 +345,7 @@ impl Relay {
         let leg = &mut self.legs[side];
         let blocked = leg.heartbeat.blocked().zip(pace.window).is_some_and(|(long, window)| long >= window);
         let receiver = leg.receiver.stalled(pace, now) || blocked;
-        let sender = leg.sender.stalled(pace, now) && self.ending.is_none();
-        if receiver || sender {
+        if receiver || (self.ending.is_none() && leg.sender.stalled(pace, now)) {
             self.stalled(side, now);
         }
     }

@@ -178,7 +178,7 @@ pub(crate) fn at_the_end(world: &World, codes: PerSide<(Option<u16>, Option<u16>
             && peer.saw_end == Some(Ending::Fin)
             && !(peer.fated && matches!(peer.plan.fate, Fate::Deaf(_) | Fate::Rst))
             && peer.plan.farewell != Farewell::Resets;
-        if (heard.is_some() || alive) && heard != sent {
+        if heard != sent && (alive || heard.is_some()) {
             return Err(format!("{side:?}: {sent:?} was sent, the peer heard {heard:?}"));
         }
         if leg.received != world.read[side].len() as u64 {

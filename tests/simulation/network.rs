@@ -17,6 +17,12 @@ pub(crate) enum Packet {
     EndToGateway(Ending),
 }
 
+impl Packet {
+    pub(crate) fn is_for_gateway(&self) -> bool {
+        matches!(self, Self::Acknowledged(_) | Self::ToGateway(_) | Self::EndToGateway(_))
+    }
+}
+
 /// How the gateway's socket stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Socket {

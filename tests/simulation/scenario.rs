@@ -115,6 +115,8 @@ pub(crate) struct Scenario {
     pub(crate) cut_after: Option<Micros>,
     /// The gateway itself is paused: when, how long.
     pub(crate) pause: Option<(Micros, Micros)>,
+    /// Its kernel is paused too (a virtual machine that moves): what came meanwhile comes again later.
+    pub(crate) kernel_paused: bool,
     pub(crate) read_size: usize,
 }
 
@@ -233,6 +235,7 @@ impl Scenario {
             drain_at: if chance(rng, 60) { rng.u64(S..90 * S) } else { 240 * S },
             cut_after: chance(rng, 40).then(|| rng.u64(0..30 * S)),
             pause: chance(rng, 15).then(|| (rng.u64(0..60 * S), rng.u64(1_100 * MS..40 * S))),
+            kernel_paused: rng.bool(),
             read_size: if chance(rng, 20) { rng.usize(1..300) } else { 65_536 },
         }
     }

@@ -18,6 +18,8 @@ use std::{
 
 /// What an outbox may hold: one read, held bytes before it, a few control frames.
 const OUTBOX_MAX: usize = 65_536 + 138 + 4 * 131;
+/// After a machine's pause, when its peers' packets come again.
+const RESENT_AFTER: Micros = 200_000;
 /// Timer calls at one instant that lead to nothing else.
 const SPINS_MAX: usize = 12;
 
@@ -177,8 +179,20 @@ impl World {
         check::at_the_end(self, self.codes)
     }
 
+    /// When packets that reach the gateway's machine now are taken in, if it is paused as a whole.
+    fn postponed(&self) -> Option<Micros> {
+        let (at, long) = self.scenario.pause.filter(|_| self.scenario.kernel_paused)?;
+        let back = at + long + RESENT_AFTER;
+        (at <= self.now && self.now <= back).then_some(back + 1)
+    }
+
     fn happens(&mut self, event: Event) -> Result<(), String> {
         match event {
+            Event::Packet(side, packet) if packet.is_for_gateway() && self.postponed().is_some() => {
+                let later = self.postponed().unwrap_or(self.now);
+                self.at(later, Event::Packet(side, packet));
+                return Ok(());
+            }
             Event::Packet(side, packet) => return self.arrives(side, packet),
             Event::Peer(side) => {
                 if self.peer_wakes[side].is_some_and(|at| at <= self.now) {
@@ -224,11 +238,11 @@ impl World {
             }
             Event::GivenUp(_) => {}
             Event::Found(side, straight) => {
-                let hindered = self.hindered[side] || self.scenario.config.timeouts.stall.is_none();
-                if self.ended_at.is_none()
-                    && !(straight && self.hindered[side])
-                    && !(!straight && hindered && self.scenario.config.timeouts.stall.is_none())
-                {
+                // A closed window without `timeouts.stall`, or a frame that trickles in between without
+                // `limits.pace`, is nobody's to judge.
+                let config = &self.scenario.config;
+                let unjudged = straight || config.timeouts.stall.is_none() || config.pace.is_none();
+                if self.ended_at.is_none() && !(self.hindered[side] && unjudged) {
                     return Err(format!("{side:?} has been silent for too long and nobody noticed"));
                 }
                 return Ok(());
