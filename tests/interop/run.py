@@ -21,7 +21,8 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness.case import PYTHON, REPOSITORY, Case, Failure, Scope, Skip  # noqa: E402
 
-THEMES = ["matrix", "handshake", "wire", "heartbeat", "vanish", "backend_loss", "staying", "documentation"]
+THEMES = ["matrix", "handshake", "wire", "heartbeat", "vanish", "backend_loss", "staying", "upstreams", "drain",
+          "documentation"]
 BUSY_AT_ONCE = 4
 
 

@@ -2,7 +2,7 @@
 import asyncio
 import os
 import re
-import ssl
+import shutil
 import subprocess
 
 from . import processes
@@ -52,7 +52,7 @@ class Gateway:
         folder = scope.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         ports = {scheme: processes.free_port() for scheme in ("ws", "wss")}
-        make_certificates(folder / "tls", address)
+        await install_certificates(scope, folder / "tls", address)
         (folder / "gateway.toml").write_text(
             "\n".join(
                 [
@@ -68,14 +68,14 @@ class Gateway:
             scope, scope.gateway, "run", name=name, namespace=namespace, cwd=folder, stdin=subprocess.DEVNULL
         )
         gateway = cls(process, folder, ports)
-        await until(
-            lambda: not process.running or all(processes.listens(process.pid, port) for port in ports.values()),
-            20,
-            f"gateway listens; it says: {process.tail()}",
-        )
-        if not process.running:
-            raise Failure(f"the gateway did not start: {process.tail()}")
+        for scheme, port in ports.items():
+            await process.line(20, f"listening on {scheme}://{address}:{port}/")
         return gateway
+
+    @property
+    def ca(self) -> str:
+        """The file of the authority that clients must trust."""
+        return str(self.folder / "tls" / "ca.pem")
 
     def url(self, path: str, scheme: str = "ws", host: str = "127.0.0.1") -> str:
         return f"{scheme}://{host}:{self.ports[scheme]}{path}"
@@ -119,8 +119,19 @@ def duration(text: str) -> float:
     return sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)", text))
 
 
+async def install_certificates(scope: Scope, folder, address: str) -> None:
+    """An authority and a leaf that it signed for `localhost` and `address`, in PEM files; the same for all cases."""
+
+    async def make(owner: Scope):
+        made = owner.folder / f"tls-{address}"
+        # In a thread: while the event loop stands still, the cases' own peers answer nothing.
+        await asyncio.to_thread(make_certificates, made, address)
+        return made
+
+    shutil.copytree(await scope.shared(f"certificates {address}", make), folder, dirs_exist_ok=True)
+
+
 def make_certificates(folder, address: str) -> None:
-    """An authority and a leaf that it signed for `localhost` and `address`, in PEM files."""
     folder.mkdir(exist_ok=True)
 
     def openssl(*arguments: str) -> None:
@@ -138,8 +149,3 @@ def make_certificates(folder, address: str) -> None:
     )
     (folder / "chain.pem").write_bytes((folder / "leaf.pem").read_bytes() + (folder / "ca.pem").read_bytes())
     os.chmod(folder / "key.pem", 0o600)
-
-
-def trust(gateway: Gateway) -> ssl.SSLContext:
-    """A TLS client context that knows the gateway's authority."""
-    return ssl.create_default_context(cafile=gateway.folder / "tls" / "ca.pem")

@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import time
 
 from .case import PYTHON, INTEROP, Failure, Scope, Skip
 from .processes import Process
@@ -38,7 +39,7 @@ class Internet:
             raise Skip("iproute2 is not installed")
         internet = cls(f"pulse{os.getpid()}")
         scope.ending.callback(internet.remove)
-        internet.build()
+        await asyncio.to_thread(internet.build)
         return internet
 
     def namespace(self, zone: str) -> str:
@@ -56,22 +57,29 @@ class Internet:
             ip("-n", router, "address", "add", f"{network}.1/24", "dev", f"eth{number}")
             ip("-n", router, "link", "set", f"eth{number}", "up")
             ip("-n", space, "link", "set", "eth0", "up")
-            self.host(zone)
+            self._add_host(zone)
             ip("-n", space, "route", "add", "default", "via", f"{network}.1")
         subprocess.run(
             ["ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True, capture_output=True
         )
 
-    def host(self, zone: str) -> str:
+    async def host(self, zone: str) -> str:
         """A new address in a zone."""
+        return await asyncio.to_thread(self._add_host, zone)
+
+    def _add_host(self, zone: str) -> str:
         address = f"{NETWORKS[zone]}.{next(self._hosts[zone])}"
         ip("-n", self.namespace(zone), "address", "add", f"{address}/24", "dev", "eth0")
         return address
 
-    def vanish(self, address: str) -> None:
-        """From now on every packet from and to the address is dropped without a word."""
+    async def vanish(self, address: str) -> float:
+        """Every packet from and to the address is dropped without a word from the time on that is returned."""
+        return await asyncio.to_thread(self._drop_packets, address)
+
+    def _drop_packets(self, address: str) -> float:
         for direction in ("from", "to"):
             ip("-n", self.namespace("router"), "rule", "add", "blackhole", direction, address, "priority", "100")
+        return time.monotonic()
 
     def remove(self) -> None:
         for zone in [*NETWORKS, "router"]:

@@ -61,7 +61,6 @@ class Process:
                     except ValueError:
                         pass
                     else:
-                        event.setdefault("heard", time.monotonic())
                         self.events.append(event)
                 self._news.notify_all()
         async with self._news:
@@ -156,15 +155,6 @@ def socket_inodes(pid: int) -> set[int]:
         if target.startswith("socket:["):
             found.add(int(target[8:-1]))
     return found
-
-
-def listens(pid: int, port: int) -> bool:
-    """Whether the process listens on a port."""
-    try:
-        held = socket_inodes(pid)
-        return any(row[1] == port and row[4] == "0A" and row[5] in held for row in tcp_table(pid))
-    except OSError:
-        return False
 
 
 def connections_from(pid: int, remote: str, local_port: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Backend on Python `websockets`.  backend_websockets.py HOST PORT
+"""Backend on Python `websockets`.  backend_websockets.py HOST PORT [CERTIFICATE KEY]
 
 By path: /echo; /fragments echoes in three fragments; /headers tells the request's headers; /control closes as told
 (`close CODE REASON`). Pings every session only where the path says so: /pings.
@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 import sys
 import time
 
@@ -65,8 +66,12 @@ async def main() -> None:
     def choose(_, offered):
         return "chat.v2" if "chat.v2" in offered else None
 
+    context = None
+    if len(sys.argv) > 3:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*sys.argv[3:5])
     async with serve(
-        handle, host, port, logger=logger, ping_interval=None, max_size=64 * 2**20,
+        handle, host, port, ssl=context, logger=logger, ping_interval=None, max_size=64 * 2**20,
         select_subprotocol=choose, close_timeout=30,
     ) as server:
         say(event="listening")

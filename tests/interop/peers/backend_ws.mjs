@@ -1,10 +1,9 @@
 // Backend on node's `ws`.  backend_ws.mjs HOST PORT   (paths as in backend_websockets.py)
 import { createRequire } from 'node:module';
+import { say } from './commands.mjs';
 
 const { WebSocketServer } = createRequire(`${process.env.NODE_MODULES}/x.js`)('ws');
 const [host, port] = process.argv.slice(2);
-const now = () => Number(process.hrtime.bigint()) / 1e9;
-const say = (event) => process.stdout.write(`${JSON.stringify({ ...event, at: now() })}\n`);
 
 const server = new WebSocketServer({
   host,

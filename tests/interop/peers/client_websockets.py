@@ -1,9 +1,10 @@
-"""Client on Python `websockets`: plays scenarios (see scenario.mjs). Extra fields: headers, deflate, local address."""
+"""Client on Python `websockets`: plays scenarios (see scenario.mjs). Extra fields: headers, deflate, local address, ca."""
 import asyncio
 import json
 import logging
 import ssl
 import sys
+import time
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -11,7 +12,7 @@ from websockets.frames import Opcode
 
 
 def say(**event) -> None:
-    print(json.dumps(event), flush=True)
+    print(json.dumps(event | {"at": time.monotonic()}), flush=True)
 
 
 class Pings(logging.Handler):
@@ -52,7 +53,7 @@ async def play(scenario: dict, finish: asyncio.Future) -> dict:
     if local := scenario.get("local"):
         options["local_addr"] = (local, 0)
     if scenario["url"].startswith("wss:"):
-        options["ssl"] = ssl._create_unverified_context()
+        options["ssl"] = ssl.create_default_context(cafile=scenario["ca"])
     sent = [payload(message) for message in scenario.get("send", [])]
     wanted = scenario.get("receive", len(sent))
     try:

@@ -1,4 +1,5 @@
-// Client on node's `ws`: plays scenarios. Extra fields of a scenario: headers, deflate (default true).
+// Client on node's `ws`: plays scenarios. Extra fields of a scenario: headers, deflate (default true), ca.
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { obey } from './commands.mjs';
 import { play } from './scenario.mjs';
@@ -19,7 +20,7 @@ obey((scenario, told, finish) => {
     const socket = new WebSocket(url, protocols, {
       headers: scenario.headers ?? {},
       perMessageDeflate: scenario.deflate ?? true,
-      rejectUnauthorized: false,
+      ca: scenario.ca && readFileSync(scenario.ca),
       maxPayload: 64 * 2 ** 20,
     });
     socket.on('ping', () => told({ event: 'ping' }));

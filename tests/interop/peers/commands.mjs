@@ -1,7 +1,9 @@
 // Reads commands as JSON lines: `{id, ...scenario}` starts one, `{finish: id}` lets a held one end.
 import { createInterface } from 'node:readline';
 
-export const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
+// `at`: seconds on the clock that all processes of this machine share.
+const now = () => Number(process.hrtime.bigint()) / 1e9;
+export const say = (event) => process.stdout.write(`${JSON.stringify({ ...event, at: now() })}\n`);
 
 export function obey(start) {
   const finishers = new Map();

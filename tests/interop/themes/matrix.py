@@ -38,7 +38,7 @@ class Combination:
         path = self.path(what, case)
         url = bench.gateway.url(f"/{self.backend_kind}{path}", self.scheme)
         scenario.setdefault("close", {"code": 1000, "reason": "done"})
-        outcome = await client.play(url=url, **scenario)
+        outcome = await client.play(url=url, ca=bench.gateway.ca, **scenario)
         require(outcome.get("opened"), f"not opened: {outcome}")
         return outcome, backend, path
 
