@@ -1,5 +1,5 @@
 //! The accept loop of one worker on one listener.
-use super::{Peer, bind::ListenSocket, tune};
+use super::{Peer, bind::ListenSocket};
 use crate::transport::Socket;
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -109,10 +109,6 @@ fn advice(error: &io::Error) -> &'static str {
 fn deliver(incoming: Incoming, tls: bool, slot: Option<OwnedSemaphorePermit>, each: &mut impl FnMut(Connection)) {
     let (socket, address) = match incoming {
         Incoming::Tcp(stream, address) => {
-            if let Err(error) = tune(&stream) {
-                tracing::debug!(%error, "a connection ended before its options were set");
-                return;
-            }
             (Socket::Tcp(stream), Some(SocketAddr::new(address.ip().to_canonical(), address.port())))
         }
         Incoming::Unix(stream) => (Socket::Unix(stream), None),

@@ -1,5 +1,6 @@
 //! Binds the listeners' sockets, one for each worker.
 use super::{ListenAddress, ListenerConfig};
+use crate::transport;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fs, io,
@@ -114,6 +115,7 @@ fn bind_tcp(address: SocketAddr, only_v6: bool, workers: usize) -> io::Result<(S
         // Not held up by connections of a former process in TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(shared)?;
+        transport::tune(&socket, transport::Backstop::Clients)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;

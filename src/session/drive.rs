@@ -384,9 +384,8 @@ impl Session {
                 self.relay.shut_down(side, now);
             }
             Wish::Drop => {
-                if let Some(mut transport) = self.legs[side].transport.take() {
-                    // For close_notify's sake; a full socket gets none, and it is closed all the same.
-                    let _ = transport.poll_shutdown(cx);
+                if let Some(transport) = self.legs[side].transport.take() {
+                    transport.close(cx);
                 }
                 self.relay.finished(side);
             }

@@ -97,9 +97,10 @@ impl Default for Scratch {
 /// Runs a session to its end. Its verdict is reported when its codes are known; it lives on until TCP is done.
 ///
 /// A panic in here is a bug of ours: it ends this session as `internal`, and nothing else.
-pub async fn run(opening: Opening, context: Rc<WorkerContext>) {
+pub fn run(opening: Opening, context: Rc<WorkerContext>) -> impl Future<Output = ()> {
+    // Boxed before its task is made: the task then holds a pointer, and not the opening for ever.
     let mut session = Box::new(Session::new(opening, context));
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         for _ in 0..2 {
             match catch_unwind(AssertUnwindSafe(|| session.poll(cx))) {
                 Ok(poll) => return poll,
@@ -108,5 +109,4 @@ pub async fn run(opening: Opening, context: Rc<WorkerContext>) {
         }
         Poll::Ready(())
     })
-    .await;
 }

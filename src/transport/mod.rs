@@ -3,8 +3,10 @@
 mod path;
 mod stream;
 mod tls;
+mod tune;
 
 pub use stream::{Socket, Stream};
+pub use tune::{Backstop, tune};
 
 use crate::protocol::heartbeat::PathSample;
 use socket2::SockRef;
@@ -92,6 +94,14 @@ impl Transport {
             ready!(tls.poll_close(&mut self.socket, cx))?;
         }
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    /// Says close_notify, if there is TLS and room for it, and closes the connection.
+    pub fn close(mut self, cx: &mut Context<'_>) {
+        if let Some(tls) = &mut self.tls {
+            // A socket that takes none, or a peer that is gone, gets none.
+            let _ = tls.poll_close(&mut self.socket, cx);
+        }
     }
 
     /// What TCP knows of the path; nothing where there is no TCP.

@@ -1,20 +1,12 @@
 //! A connected stream to one backend.
 use super::{BackendAddress, echo, resolve::Resolver, tls::server_name};
-use crate::transport::{Socket, Stream};
-use socket2::{SockRef, TcpKeepalive};
+use crate::transport::{Backstop, Socket, Stream, tune};
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 use tokio::{
     net::{TcpStream, UnixStream},
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
-
-/// Unsent bytes the kernel holds before it asks for more: our pings are not buried behind megabytes.
-const NOTSENT_LOWAT: u32 = 16 * 1024;
-/// TCP keepalive: the kernel's own check of connections whose heartbeat is off.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_PROBES: u32 = 4;
 
 /// Why a backend could not be dialled, and at which step.
 #[derive(Debug, thiserror::Error)]
@@ -123,18 +115,8 @@ async fn connect_any(addresses: &[SocketAddr], deadline: Instant, within: Durati
 }
 
 fn tuned(tcp: TcpStream) -> io::Result<TcpStream> {
-    tune(&tcp)?;
+    tune(&tcp, Backstop::Backends)?;
     Ok(tcp)
-}
-
-/// Sets what every TCP leg has: no delay, little unsent data in the kernel, TCP keepalive.
-fn tune(tcp: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(tcp);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES),
-    )
 }
 
 async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
@@ -192,14 +174,11 @@ mod tests {
     #[tokio::test]
     async fn a_dialled_socket_is_tuned() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = connect_any(&[listener.local_addr().unwrap()], Instant::now() + KEEPALIVE_IDLE, KEEPALIVE_IDLE)
-            .await
-            .unwrap();
-        let socket = SockRef::from(&tcp);
+        let within = Duration::from_secs(5);
+        let tcp = connect_any(&[listener.local_addr().unwrap()], Instant::now() + within, within).await.unwrap();
+        let socket = socket2::SockRef::from(&tcp);
         assert!(socket.tcp_nodelay().unwrap());
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
     }
 
     #[tokio::test]
