@@ -1,8 +1,10 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
 
 mod drive;
+mod flow;
 pub mod pause;
 pub mod registry;
+mod tell;
 #[cfg(test)]
 mod tests;
 pub mod verdict;

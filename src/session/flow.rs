@@ -1,0 +1,196 @@
+//! Bytes through a session: reads, relays, writes.
+
+use super::drive::{CALM_READ, HELD, Progress, Session, Writing};
+use crate::relay::{Loss, Side};
+use std::{
+    io,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+impl Session {
+    /// One round: what waits goes out, what arrived comes in, our own control frames follow.
+    pub(super) fn relay_once(&mut self, cx: &mut Context<'_>, now: Instant) -> Progress {
+        let mut progress = false;
+        for side in Side::BOTH {
+            progress |= self.write_waiting(side, cx, now);
+        }
+        self.send_controls(cx, now);
+        for side in Side::BOTH {
+            if self.relay.wants_read(side) {
+                progress |= self.read(side, cx, now);
+            }
+        }
+        progress
+    }
+
+    pub(super) fn read(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) -> Progress {
+        let context = Rc::clone(&self.context);
+        let mut scratch = context.scratch.borrow_mut();
+        let super::Scratch { chunk, cipher } = &mut *scratch;
+        let leg = &mut self.legs[side];
+        if !leg.early.is_empty() {
+            let early = std::mem::take(&mut leg.early);
+            let taken = early.len().min(chunk.len() - HELD);
+            chunk[HELD..HELD + taken].copy_from_slice(&early[..taken]);
+            self.legs[side].early = early[taken..].to_vec();
+            self.relay_chunk(side, chunk, taken, cx, now);
+            return true;
+        }
+        let Some(transport) = &mut leg.transport else { return false };
+        let most = if leg.eager { chunk.len() - HELD } else { CALM_READ };
+        match transport.poll_read(cx, &mut chunk[HELD..HELD + most], cipher) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(0)) => {
+                self.relay.lost(side, Loss::End, now);
+                true
+            }
+            Poll::Ready(Ok(length)) => {
+                self.relay_chunk(side, chunk, length, cx, now);
+                self.legs[side].eager = length == most && self.relay.outbox(side.other()).is_empty();
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.relay.lost(side, loss(&error), now);
+                true
+            }
+        }
+    }
+
+    /// Relays `length` bytes that stand at `HELD` in `chunk`.
+    pub(super) fn relay_chunk(
+        &mut self,
+        side: Side,
+        chunk: &mut [u8],
+        length: usize,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) {
+        let held = self.relay.held(side);
+        let mut at = HELD - held;
+        if held > 0 {
+            self.relay.take_held(side, &mut chunk[at..HELD]);
+        }
+        self.relay.arrived(side, length, now);
+        let end = HELD + length;
+        while at < end {
+            let step = self.relay.receive(side, &chunk[at..end], now);
+            if !step.pass.is_empty() {
+                self.send(side.other(), &chunk[at + step.pass.start..at + step.pass.end], cx, now);
+            }
+            at += step.used;
+            self.send_controls(cx, now);
+        }
+        self.tell_heartbeat(side);
+    }
+
+    pub(super) fn send_controls(&mut self, cx: &mut Context<'_>, now: Instant) {
+        for side in Side::BOTH {
+            while let Some(frame) = self.relay.take_control(side, now, rand::random) {
+                self.send(side, frame.bytes(), cx, now);
+            }
+        }
+    }
+
+    /// Sends bytes: straight from where they are, as far as the transport takes them; the rest waits.
+    pub(super) fn send(&mut self, side: Side, bytes: &[u8], cx: &mut Context<'_>, now: Instant) {
+        if !matches!(self.legs[side].writing, Writing::Works) {
+            return;
+        }
+        let mut rest = bytes;
+        if self.relay.outbox(side).is_empty() {
+            while !rest.is_empty() {
+                let Some(transport) = &mut self.legs[side].transport else { return };
+                match transport.poll_write(cx, rest) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(taken)) => {
+                        self.relay.sent(side, taken);
+                        rest = &rest[taken..];
+                    }
+                    Poll::Ready(Err(error)) => return self.fail(side, &error, now),
+                }
+            }
+        }
+        if !rest.is_empty() {
+            self.relay.queue(side, rest, now);
+        }
+        self.note_taken(side, now);
+    }
+
+    pub(super) fn write_waiting(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) -> Progress {
+        let mut progress = false;
+        if !matches!(self.legs[side].writing, Writing::Works) {
+            return progress;
+        }
+        while !self.relay.outbox(side).is_empty() {
+            let Some(transport) = &mut self.legs[side].transport else { return progress };
+            match transport.poll_write(cx, self.relay.outbox(side).waiting()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(taken)) => {
+                    self.relay.took(side, taken, now);
+                    progress = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.fail(side, &error, now);
+                    return true;
+                }
+            }
+        }
+        let Some(transport) = &mut self.legs[side].transport else { return progress };
+        if transport.holds_back()
+            && let Poll::Ready(Err(error)) = transport.poll_flush(cx)
+        {
+            self.fail(side, &error, now);
+            return true;
+        }
+        self.note_taken(side, now);
+        progress
+    }
+
+    /// Tells the relay what the transport has taken, if it waits to know.
+    pub(super) fn note_taken(&mut self, side: Side, now: Instant) {
+        if !self.relay.waits_for_transport(side) {
+            return;
+        }
+        let Some(transport) = &self.legs[side].transport else { return };
+        if !transport.holds_back() {
+            self.relay.on_taken(side, now, || transport.sample());
+            self.tell_heartbeat(side);
+        }
+    }
+
+    /// Writing failed. What the peer sent before is still read, for a close frame may be among it.
+    pub(super) fn fail(&mut self, side: Side, error: &io::Error, now: Instant) {
+        self.legs[side].writing = Writing::Failed(loss(error));
+        self.relay.unwritable(side, now);
+    }
+
+    /// `drained`: nothing is left to be read just now.
+    pub(super) fn lose_failed(&mut self, drained: bool, now: Instant) -> Progress {
+        let mut progress = false;
+        for side in Side::BOTH {
+            if let Writing::Failed(loss) = self.legs[side].writing
+                && (drained || !self.relay.wants_read(side))
+            {
+                self.legs[side].writing = Writing::Over;
+                self.relay.lost(side, loss, now);
+                progress = true;
+            }
+        }
+        progress
+    }
+}
+
+/// What a transport's error means for the session.
+fn loss(error: &io::Error) -> Loss {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof};
+    let kind = error.kind();
+    if matches!(kind, TimedOut | HostUnreachable | NetworkUnreachable) {
+        Loss::TimedOut
+    } else if kind == UnexpectedEof {
+        Loss::End
+    } else {
+        Loss::Failed
+    }
+}

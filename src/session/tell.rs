@@ -1,0 +1,59 @@
+//! What a session tells: its heartbeats to who watches, its verdict once.
+
+use super::{drive::Session, verdict::Verdict};
+use crate::{protocol::heartbeat::HeartbeatEvent, relay::Side};
+use std::time::{Duration, Instant};
+
+impl Session {
+    #[inline]
+    pub(super) fn tell_heartbeat(&mut self, side: Side) {
+        if let Some(event) = self.relay.take_event(side) {
+            self.heartbeat_event(side, event);
+        }
+    }
+
+    #[cold]
+    pub(super) fn heartbeat_event(&mut self, side: Side, event: HeartbeatEvent) {
+        let backend = self.facts.lease.backend();
+        match (side, event) {
+            (Side::Upstream, HeartbeatEvent::Answered { .. }) => backend.prove(),
+            (Side::Upstream, HeartbeatEvent::Unproven) => {
+                if backend.warn_once() {
+                    tracing::warn!(
+                        backend = %backend.name,
+                        upstream = %backend.upstream,
+                        session = %self.facts.id,
+                        "the backend does not answer pings: its sessions are kept as long as its TCP acknowledges, so a \
+                         frozen one is not noticed; heartbeat.upstream.liveness = \"pong\" would end them, \
+                         heartbeat.upstream.kind = \"pong\" asks for no answer"
+                    );
+                }
+            }
+            (Side::Upstream, HeartbeatEvent::Sent) | (Side::Downstream, _) => {}
+        }
+        if let Some(observer) = &self.context.heartbeat {
+            observer(&self.facts.id, side, event);
+        }
+    }
+
+    pub(super) fn report(&mut self) {
+        let Some(outcome) = self.relay.outcome() else { return };
+        self.reported = true;
+        let backend = self.facts.lease.backend();
+        let heartbeat = &self.relay.leg(Side::Upstream).heartbeat;
+        let right_after = |asked: Instant| outcome.at.saturating_duration_since(asked) < Duration::from_secs(1);
+        if outcome.first == Some(Side::Upstream)
+            && !backend.proven()
+            && heartbeat.sent() == 1
+            && heartbeat.asked().is_some_and(right_after)
+        {
+            tracing::warn!(
+                backend = %backend.name,
+                session = %self.facts.id,
+                "the backend ended the session right after its first ping; if it cannot bear pings, set \
+                 heartbeat.upstream.ping_interval = \"off\""
+            );
+        }
+        (self.context.report)(Verdict::of(&self.facts, &self.relay, outcome, self.started.elapsed()));
+    }
+}
