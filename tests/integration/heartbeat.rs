@@ -33,8 +33,9 @@ fn both_legs_are_pinged_and_their_answers_measured() {
 }
 
 #[test]
-fn a_slow_but_answering_client_stays() {
-    let extra = "defaults.heartbeat.client = { ping_interval = \"100ms\", ping_timeout = \"1s\" }";
+fn a_client_that_answers_stays_until_the_drain() {
+    let extra = "gateway.drain = { spread = \"0s\" }\n\
+                 defaults.heartbeat.client = { ping_interval = \"100ms\", ping_timeout = \"1s\" }";
     let gateway = Running::start(&one_route("builtin:echo", extra));
     let mut client = gateway.connect("/");
     // It answers from a thread that reads; five rounds are five deadlines met.
