@@ -40,7 +40,7 @@ pub(crate) fn blocked(sent: &AtomicU32) -> u32 {
     let start = Instant::now();
     loop {
         let before = sent.load(Ordering::Relaxed);
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(400));
         let now = sent.load(Ordering::Relaxed);
         if now == before && now > 0 {
             return now;
