@@ -72,11 +72,12 @@ pub struct Share {
 }
 
 /// When each of this worker's `sessions` is told to end, from the start of the spread: even steps, and the workers'
-/// steps interleaved.
+/// steps interleaved. A worker's only session is told at once: it has nobody to keep apart from.
 pub fn schedule(sessions: u32, spread: Duration, share: Share) -> impl Iterator<Item = Duration> {
     let steps = f64::from(sessions) * f64::from(share.workers);
     (0..sessions).map(move |i| {
-        let step = f64::from(i) * f64::from(share.workers) + f64::from(share.worker);
+        let first = if sessions == 1 { 0.0 } else { f64::from(share.worker) };
+        let step = f64::from(i) * f64::from(share.workers) + first;
         spread.mul_f64(step / steps)
     })
 }

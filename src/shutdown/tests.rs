@@ -33,6 +33,8 @@ fn sessions_are_told_in_even_steps_over_all_workers() {
     assert_eq!(first, [secs(0), secs(4), secs(8)]);
     assert_eq!(second, [secs(2), secs(6), secs(10)]);
     assert_eq!(schedule(0, secs(12), Share { worker: 0, workers: 1 }).count(), 0);
+    let lone: Vec<_> = schedule(1, secs(12), Share { worker: 1, workers: 2 }).collect();
+    assert_eq!(lone, [secs(0)], "a lone session is not kept waiting");
     assert!(schedule(5, Duration::ZERO, Share { worker: 0, workers: 1 }).all(|due| due.is_zero()));
 }
 
