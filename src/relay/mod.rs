@@ -5,6 +5,7 @@
 
 mod closing;
 pub mod end_reason;
+mod patience;
 pub mod settings;
 pub mod side;
 
@@ -358,6 +359,7 @@ impl Relay {
             leg.receiver.restart(now);
             leg.sender.restart(now);
         }
+        self.resume_closing(now);
         self.last_data = now;
     }
 

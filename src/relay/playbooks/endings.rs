@@ -33,6 +33,31 @@ fn client_closed_and_no_answer_comes() {
 }
 
 #[test]
+fn a_pause_of_the_gateway_is_no_peers_slowness_to_close() {
+    let mut play = Play::new(config());
+    play.frame(CLIENT, CLOSE, &close(1000, "bye")).sees(&["upstream: close 1000 bye"]);
+    play.pause(30).pass(9).sees(&[]);
+    play.frame(UPSTREAM, CLOSE, &close(1000, "ok")).sees(&[
+        "client: close 1000 ok",
+        "client: ShutDown",
+        "outcome: client_closed by client",
+    ]);
+    play.pause(30).pass(9).sees(&[]);
+    play.pass(1).sees(&["client: Drop", "upstream: Drop"]);
+}
+
+#[test]
+fn a_close_frame_that_waits_for_a_border_waits_on_after_a_pause() {
+    let mut play = Play::new(config());
+    let message = frame(CLIENT, BINARY, &[7; 50]);
+    play.bytes(CLIENT, &message[..20]).order(EndReason::Draining, None);
+    play.sees(&["client: close 1001 draining"]);
+    play.pause(30).pass(9).bytes(CLIENT, &message[20..]);
+    let payload = "binary ".to_owned() + &"\u{7}".repeat(50);
+    play.sees(&[&format!("upstream: {payload}"), "upstream: close 1001 draining"]);
+}
+
+#[test]
 fn upstream_closed_without_a_code() {
     let mut play = Play::new(config());
     play.frame(UPSTREAM, CLOSE, b"").sees(&["client: close"]);
