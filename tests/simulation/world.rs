@@ -496,6 +496,7 @@ impl World {
         if direct < bytes.len() {
             self.relay.queue(side, &bytes[direct..], now);
         }
+        self.taken(side);
     }
 
     fn flush(&mut self, side: Side) -> bool {
@@ -513,6 +514,7 @@ impl World {
         if count > 0 {
             self.relay.took(side, count, now);
         }
+        self.taken(side);
         count > 0
     }
 
