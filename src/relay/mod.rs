@@ -181,7 +181,8 @@ impl Relay {
         match control.opcode {
             Opcode::Ping if crosses => match self.config.pings {
                 Pings::Forward => {
-                    self.legs[side.other()].heartbeat.on_app_ping(now);
+                    let other = &mut self.legs[side.other()];
+                    other.heartbeat.on_app_ping(other.outbox.position() + control.end() as u64, now);
                     true
                 }
                 Pings::Answer => {
