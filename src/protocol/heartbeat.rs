@@ -3,42 +3,12 @@
 //! A ping is *due* (it waits for a frame border, for room, or for the answer to an application's ping), then
 //! *queued* in the outgoing stream, then *sent*: its last byte was taken by the transport, and the deadline runs.
 
+mod config;
 mod judge;
 
+pub use config::{HeartbeatConfig, HeartbeatKind, Liveness};
 pub use judge::{Answers, PathSample, Silent};
 use std::time::{Duration, Instant};
-
-/// How a leg is kept alive and how its silence is judged. `None` is `"off"`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeartbeatConfig {
-    /// Time from a settled ping to the next. `None`: no heartbeat at all.
-    pub ping_interval: Option<Duration>,
-    /// How long a ping may go unanswered. `None`: pings go out, nothing is ever judged.
-    pub ping_timeout: Option<Duration>,
-    /// Share of the interval by which each ping is moved at random, 0.0 to 0.5.
-    pub jitter: f64,
-    pub kind: HeartbeatKind,
-    pub liveness: Liveness,
-    /// The idle limit of the strictest box on the path, as the operator declares it; only `check` uses it.
-    pub path_idle_limit: Option<Duration>,
-}
-
-/// What the heartbeat sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeartbeatKind {
-    Ping,
-    /// Unsolicited pongs (RFC 6455 section 5.5.3): keepalive without detection.
-    Pong,
-}
-
-/// What counts as an answer to a ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// Any byte received after the ping left; TCP tells a slow peer from a gone one.
-    Traffic,
-    /// Only a pong to that ping or a later one.
-    Pong,
-}
 
 /// Something worth telling: to a log, a histogram, a person who watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +48,8 @@ pub struct Heartbeat {
     app_ping: Option<AppPing>,
     /// Since when this leg is not read, because the other one does not take what comes.
     unread: Option<Instant>,
-    /// TCP holds bytes for a peer whose window is closed: first and last time that this was seen.
-    blocked: Option<(Instant, Instant)>,
+    /// TCP holds bytes for a peer whose window is closed: first and last time that this was seen. Boxed: it is rare.
+    blocked: Option<Box<(Instant, Instant)>>,
     /// The leg was found silent; it is read once more before that is said.
     last_look: bool,
     event: Option<HeartbeatEvent>,
@@ -185,7 +155,7 @@ impl Heartbeat {
     /// that is slow, not silent, so `timeouts.stall` judges.
     #[must_use]
     pub fn blocked(&self) -> Option<Duration> {
-        self.blocked.map(|(first, last)| last.saturating_duration_since(first))
+        self.blocked.as_deref().map(|(first, last)| last.saturating_duration_since(*first))
     }
 
     /// A ping left and nothing answered it yet: when it left.

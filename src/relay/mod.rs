@@ -374,3 +374,5 @@ impl Relay {
 
 #[cfg(test)]
 mod playbooks;
+#[cfg(test)]
+mod size_tests;

@@ -199,8 +199,8 @@ impl Heartbeat {
     /// A window that is closed and stays so is slowness, whose judge is `timeouts.stall`.
     fn look_at_window(&mut self, path: PathSample, advanced: bool, now: Instant) {
         let closed = path.queued > 0 && !path.in_flight;
-        let first = self.blocked.filter(|_| !advanced).map_or(now, |(first, _)| first);
-        self.blocked = closed.then_some((first, now));
+        let first = self.blocked.as_deref().filter(|_| !advanced).map_or(now, |(first, _)| *first);
+        self.blocked = closed.then(|| Box::new((first, now)));
     }
 
     /// What arrived but was not delivered to us yet still counts.
