@@ -115,7 +115,10 @@ impl Relay {
     pub fn arrived(&mut self, side: Side, fresh: usize, now: Instant) {
         let leg = &mut self.legs[side];
         leg.received += fresh as u64;
-        leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
+        // After the end began no heartbeat runs, and the silence before it is on record.
+        if self.ending.is_none() {
+            leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
+        }
         leg.sender.moved(fresh);
     }
 

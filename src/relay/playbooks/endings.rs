@@ -58,6 +58,15 @@ fn a_close_frame_that_waits_for_a_border_waits_on_after_a_pause() {
 }
 
 #[test]
+fn what_comes_after_the_end_began_does_not_break_the_silence_before_it() {
+    let mut play = Play::new(config());
+    play.pass(5).order(EndReason::Draining, None).pass(3).frame(CLIENT, TEXT, b"late");
+    play.frame(CLIENT, CLOSE, &close(1001, "")).frame(UPSTREAM, CLOSE, &close(1001, ""));
+    let silence = play.relay.outcome().unwrap().silence;
+    assert_eq!(silence, PerSide { downstream: Duration::from_secs(5), upstream: Duration::from_secs(5) });
+}
+
+#[test]
 fn upstream_closed_without_a_code() {
     let mut play = Play::new(config());
     play.frame(UPSTREAM, CLOSE, b"").sees(&["client: close"]);
