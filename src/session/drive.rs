@@ -48,7 +48,7 @@ pub(super) struct Leg {
     pub(super) transport: Option<Transport>,
     /// Bytes that came with the handshake, to be relayed first.
     pub(super) early: Vec<u8>,
-    /// The last read filled its room and was taken whole: the next may use all of the scratch.
+    /// The last read about filled its room and was taken whole: the next may use all of the scratch.
     pub(super) eager: bool,
     pub(super) writing: Writing,
 }
