@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<ListenerConfig> {
     let tables = root.each("listener", &keys::LISTENER);
-    if tables.is_empty() && !root.has("listener") {
+    if root.has_none("listener") {
         let help = "add [[listener]] with address = \"127.0.0.1:8080\"";
         root.report_absent("listener", Wrong::new("there is no listener", help));
     }

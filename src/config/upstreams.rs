@@ -16,10 +16,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<(String, Option<Upstrea
 fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<UpstreamConfig> {
     let server = |value: &DeValue<'_>| address::backend(&value::text(value)?, base);
     let servers = table.list("servers", server);
-    if !table.has("servers") {
-        let help = "write servers = [\"ws://HOST:PORT\"]";
-        table.report_absent("servers", Wrong::new("this key is missing", help));
-    }
+    table.must_have("servers", "write servers = [\"ws://HOST:PORT\"]");
     let mut balance = BalanceKind::LeastSessions;
     let kinds = &[
         ("round_robin", BalanceKind::RoundRobin),
