@@ -1,5 +1,8 @@
 //! What is valid in a configuration and yet probably not meant.
-use super::{Ceilings, Config, certificate, report::time_text, value::quoted};
+use super::{
+    Ceilings, Config, certificate,
+    value::{quoted, time_text},
+};
 use crate::{
     listener::{CertificateFiles, ListenerTls},
     relay::Side,
