@@ -38,6 +38,7 @@ pub mod relay;
 pub mod route;
 pub mod session;
 pub mod shutdown;
+pub mod tasks;
 pub mod transport;
 pub mod upstream;
 pub mod worker;
