@@ -33,6 +33,7 @@ pub mod gateway;
 pub mod handshake;
 pub mod listener;
 pub mod log;
+pub mod pem;
 pub mod protocol;
 pub mod relay;
 pub mod route;

@@ -1,12 +1,13 @@
 //! What `pulsegate check` prints: everything that will be served, and what to think twice about.
 use super::{
-    Ceilings, Config, certificate, detection, idle_bytes_per_day,
+    Ceilings, Config, detection, idle_bytes_per_day,
     routes::pattern_text,
     value::{quoted, time_text},
     warnings,
 };
 use crate::{
     listener::{ListenAddress, ListenerConfig, TlsVersion},
+    pem,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
     route::{HostPattern, RouteConfig, Router},
@@ -87,7 +88,7 @@ fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fm
 
 /// ` for NAMES, until DATE`
 fn certificate_text(files: &crate::listener::CertificateFiles) -> Option<String> {
-    let chain = certificate::read_chain(&files.certificate).ok()?;
+    let chain = pem::read_chain(&files.certificate).ok()?;
     let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
     let alternatives = leaf.subject_alternative_name().ok().flatten();
     let names: Vec<&str> = alternatives

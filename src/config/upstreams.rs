@@ -1,6 +1,9 @@
 //! Every `[upstream.NAME]` and its servers.
-use super::{address, certificate, file::Table, keys, problem::Wrong, value};
-use crate::upstream::{BackendAddress, BalanceKind, UpstreamConfig};
+use super::{address, file::Table, keys, problem::Wrong, value};
+use crate::{
+    pem,
+    upstream::{BackendAddress, BalanceKind, UpstreamConfig},
+};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -29,7 +32,7 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
     let tls = table.child("tls", &keys::UPSTREAM_TLS);
     let ca: Option<PathBuf> = tls.read("ca", |value| {
         let path = base.join(value::text(value)?);
-        certificate::read_authorities(&path).map(|_| path)
+        pem::read_authorities(&path).map(|_| path).map_err(Wrong::from)
     });
 
     let servers = servers?;
