@@ -24,6 +24,7 @@
 //! | [`session`], [`transport`] | one task per session: sockets, timer, verdict | HTTP, configuration files |
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
+//! | [`pem`], [`descriptors`], [`tasks`] | what several of the above need | all of the above |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them.
 

@@ -45,7 +45,10 @@ const TABLE: &[(&str, &[&str])] = &[
             "http",
         ],
     ),
-    ("session", &["config", "listener", "gateway", "worker", "admin"]),
+    ("session", &["config", "listener", "gateway", "worker", "shutdown", "log", "admin"]),
+    ("config", &["session", "handshake", "gateway", "worker", "shutdown", "log", "admin"]),
+    ("shutdown", &["gateway", "worker", "listener", "handshake", "log"]),
+    ("worker", &["gateway"]),
 ];
 
 /// What the pure modules must not name: IO, clocks, random sources, logs, metrics, threads.
