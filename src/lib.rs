@@ -22,9 +22,9 @@
 //! | [`protocol`] | RFC 6455 on one leg: frames, heartbeat, closing, outbox | IO, clocks, random numbers, the other leg |
 //! | [`relay`] | what crosses between two legs, what ends a session, which codes are said | IO, clocks, random numbers |
 //! | [`session`], [`transport`] | one task per session: sockets, timer, verdict | HTTP, configuration files |
+//! | [`pem`], [`tasks`] | files and tasks that several of the next need | all of the next |
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
-//! | [`pem`], [`descriptors`], [`tasks`] | what several of the above need | all of the above |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them.
 
