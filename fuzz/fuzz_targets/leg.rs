@@ -58,7 +58,7 @@ impl Bench {
             0..=2 => self.pass(u)?,
             3 => self.leg.heartbeat.on_bytes(&self.config, self.now),
             4 | 5 => self.pong(u)?,
-            6 => self.leg.heartbeat.on_app_ping(self.now),
+            6 => self.leg.heartbeat.on_app_ping(self.leg.outbox.position(), self.now),
             7 => self.taken(u)?,
             8 => self.takes ^= true,
             9 => {

@@ -3,42 +3,12 @@
 //! A ping is *due* (it waits for a frame border, for room, or for the answer to an application's ping), then
 //! *queued* in the outgoing stream, then *sent*: its last byte was taken by the transport, and the deadline runs.
 
+mod config;
 mod judge;
 
+pub use config::{HeartbeatConfig, HeartbeatKind, Liveness};
 pub use judge::{Answers, PathSample, Silent};
 use std::time::{Duration, Instant};
-
-/// How a leg is kept alive and how its silence is judged. `None` is `"off"`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeartbeatConfig {
-    /// Time from a settled ping to the next. `None`: no heartbeat at all.
-    pub ping_interval: Option<Duration>,
-    /// How long a ping may go unanswered. `None`: pings go out, nothing is ever judged.
-    pub ping_timeout: Option<Duration>,
-    /// Share of the interval by which each ping is moved at random, 0.0 to 0.5.
-    pub jitter: f64,
-    pub kind: HeartbeatKind,
-    pub liveness: Liveness,
-    /// The idle limit of the strictest box on the path, as the operator declares it; only `check` uses it.
-    pub path_idle_limit: Option<Duration>,
-}
-
-/// What the heartbeat sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeartbeatKind {
-    Ping,
-    /// Unsolicited pongs (RFC 6455 section 5.5.3): keepalive without detection.
-    Pong,
-}
-
-/// What counts as an answer to a ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// Any byte received after the ping left; TCP tells a slow peer from a gone one.
-    Traffic,
-    /// Only a pong to that ping or a later one.
-    Pong,
-}
 
 /// Something worth telling: to a log, a histogram, a person who watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +44,12 @@ pub struct Heartbeat {
     heard: Instant,
     /// When the newest ping left, while unanswered.
     asked: Option<Instant>,
-    /// Since when an application's ping that crossed to this leg is unanswered.
-    app_ping: Option<Instant>,
+    /// An application's ping that crossed to this leg and is unanswered.
+    app_ping: Option<AppPing>,
     /// Since when this leg is not read, because the other one does not take what comes.
     unread: Option<Instant>,
-    /// TCP holds bytes for a peer whose window is closed: first and last time that this was seen.
-    blocked: Option<(Instant, Instant)>,
+    /// TCP holds bytes for a peer whose window is closed: first and last time that this was seen. Boxed: it is rare.
+    blocked: Option<Box<(Instant, Instant)>>,
     /// The leg was found silent; it is read once more before that is said.
     last_look: bool,
     event: Option<HeartbeatEvent>,
@@ -88,7 +58,18 @@ pub struct Heartbeat {
     round_trip: Option<Duration>,
 }
 
-/// Where the present ping is. At most one is under way.
+/// An unanswered ping of the application at the other end.
+#[derive(Clone, Copy, Debug)]
+struct AppPing {
+    since: Instant,
+    /// The stream position behind its frame.
+    end: u64,
+    /// The transport took it.
+    left: bool,
+}
+
+/// Where the present ping is. At most one is under way. `asked`: ours was held for an application's ping that had
+/// left by `since`. That one is the question then, and its deadline ours.
 #[derive(Clone, Copy, Debug)]
 enum Beat {
     Off,
@@ -98,11 +79,13 @@ enum Beat {
     Due {
         since: Instant,
         mark: Option<judge::Mark>,
+        asked: bool,
     },
     Queued {
         since: Instant,
         end: u64,
         mark: Option<judge::Mark>,
+        asked: bool,
     },
     /// `left`: where the deadline, however often extended, began.
     Sent {
@@ -172,7 +155,7 @@ impl Heartbeat {
     /// that is slow, not silent, so `timeouts.stall` judges.
     #[must_use]
     pub fn blocked(&self) -> Option<Duration> {
-        self.blocked.map(|(first, last)| last.saturating_duration_since(first))
+        self.blocked.as_deref().map(|(first, last)| last.saturating_duration_since(*first))
     }
 
     /// A ping left and nothing answered it yet: when it left.
@@ -191,16 +174,30 @@ impl Heartbeat {
     pub fn on_bytes(&mut self, config: &HeartbeatConfig, now: Instant) {
         self.heard = now;
         self.last_look = false;
-        if matches!(self.beat, Beat::Sent { .. }) && config.liveness == Liveness::Traffic {
-            self.settle(config, now);
+        if config.liveness == Liveness::Traffic {
+            self.answered_by_anything(config, now);
+        }
+    }
+
+    /// The peer lives, and we or the application had asked it.
+    #[inline]
+    fn answered_by_anything(&mut self, config: &HeartbeatConfig, now: Instant) {
+        match &mut self.beat {
+            Beat::Sent { .. } | Beat::Due { asked: true, .. } => self.settle(config, now),
+            Beat::Queued { asked, .. } => *asked = false,
+            Beat::Off | Beat::Idle { .. } | Beat::Due { asked: false, .. } | Beat::Leaving { .. } => {}
         }
     }
 
     /// A pong arrived: whether it answers one of our pings (and so must not cross to the other leg).
     pub fn on_pong(&mut self, config: &HeartbeatConfig, payload: &[u8], now: Instant) -> bool {
         let Some(number) = self.recognise(payload) else {
-            if self.app_ping.take().is_some() && matches!(self.beat, Beat::Due { .. } | Beat::Sent { .. }) {
-                self.settle(config, now);
+            if self.app_ping.take().is_some() {
+                match &mut self.beat {
+                    Beat::Due { .. } | Beat::Sent { .. } => self.settle(config, now),
+                    Beat::Queued { asked, .. } => *asked = false,
+                    Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
+                }
             }
             return false;
         };
@@ -222,15 +219,15 @@ impl Heartbeat {
         true
     }
 
-    /// A ping of the application at the other end crosses to this leg.
-    pub fn on_app_ping(&mut self, now: Instant) {
-        self.app_ping.get_or_insert(now);
+    /// A ping of the application at the other end crosses to this leg; `end` is the stream position behind its frame.
+    pub fn on_app_ping(&mut self, end: u64, now: Instant) {
+        self.app_ping.get_or_insert(AppPing { since: now, end, left: false });
     }
 
     /// Whether a ping should go out at the next frame border.
     #[must_use]
     pub fn due(&self, config: &HeartbeatConfig, now: Instant) -> bool {
-        matches!(self.beat, Beat::Due { .. }) && self.app_ping.is_none_or(|since| now >= since + Self::patience(config))
+        matches!(self.beat, Beat::Due { .. }) && self.held_until(config).is_none_or(|until| now >= until)
     }
 
     /// The payload of the ping that is due; `end` is the stream position behind its frame.
@@ -238,8 +235,8 @@ impl Heartbeat {
         self.counter = self.counter.wrapping_add(1);
         self.app_ping = None;
         self.asked = None;
-        if let Beat::Due { since, mark } = self.beat {
-            self.beat = Beat::Queued { since, end: end(PING_PAYLOAD), mark };
+        if let Beat::Due { since, mark, asked } = self.beat {
+            self.beat = Beat::Queued { since, end: end(PING_PAYLOAD), mark, asked };
         }
         let mut payload = [0; PING_PAYLOAD];
         payload[..8].copy_from_slice(&self.secret.to_be_bytes());
@@ -251,7 +248,7 @@ impl Heartbeat {
     #[inline]
     #[must_use]
     pub fn waits_for_transport(&self) -> bool {
-        matches!(self.beat, Beat::Queued { .. } | Beat::Leaving { .. })
+        matches!(self.beat, Beat::Queued { .. } | Beat::Leaving { .. }) || self.app_ping.is_some_and(|ping| !ping.left)
     }
 
     /// The transport took the outgoing stream up to `taken`.
@@ -262,6 +259,9 @@ impl Heartbeat {
         now: Instant,
         sample: impl FnOnce() -> Option<PathSample>,
     ) {
+        if let Some(ping) = &mut self.app_ping {
+            ping.left |= taken >= ping.end;
+        }
         let (Beat::Queued { end, .. } | Beat::Leaving { end }) = self.beat else { return };
         if taken < end {
             return;
@@ -280,9 +280,15 @@ impl Heartbeat {
             }
             (HeartbeatKind::Ping, Some(timeout)) => {
                 self.asked = Some(now);
-                // The deadline stands still while the leg is not read.
-                self.unread = self.unread.map(|_| now);
-                self.beat = Beat::Sent { left: now, deadline: now + timeout, mark: sample().map(judge::Mark::new) };
+                let left = sample().map(judge::Mark::new);
+                self.beat = if let Beat::Queued { since, mark, asked: true, .. } = self.beat {
+                    let mark = left.map(|left| left.since(mark));
+                    Beat::Sent { left: since, deadline: since + timeout, mark }
+                } else {
+                    // The deadline stands still while the leg is not read.
+                    self.unread = self.unread.map(|_| now);
+                    Beat::Sent { left: now, deadline: now + timeout, mark: left }
+                };
             }
         }
     }
@@ -316,14 +322,15 @@ impl Heartbeat {
         self.app_ping = None;
         match self.beat {
             Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
-            Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, mark: None },
-            Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, mark: None },
+            Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, mark: None, asked: false },
+            Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, mark: None, asked: false },
         }
     }
 
     /// A closing leg knows no ping.
     pub fn stop(&mut self) {
         self.blocked = None;
+        self.app_ping = None;
         self.beat = match self.beat {
             Beat::Queued { end, .. } | Beat::Leaving { end } => Beat::Leaving { end },
             Beat::Off | Beat::Idle { .. } | Beat::Due { .. } | Beat::Sent { .. } => Beat::Off,
@@ -337,6 +344,11 @@ impl Heartbeat {
             Some(interval) => Beat::Idle { next: now + interval.mul_f64(self.spread(config.jitter)) },
             None => Beat::Off,
         };
+    }
+
+    /// When ours goes out though an application's ping is unanswered.
+    fn held_until(&self, config: &HeartbeatConfig) -> Option<Instant> {
+        self.app_ping.map(|ping| ping.since + Self::patience(config))
     }
 
     /// How long an application's ping may hold ours back.

@@ -21,7 +21,8 @@ impl Pace {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     since: Option<Instant>,
-    spent: Duration,
+    /// In nanoseconds.
+    spent: u64,
     moved: u64,
 }
 
@@ -38,7 +39,7 @@ impl Meter {
     #[inline]
     pub fn rest(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
-            self.spent += now.saturating_duration_since(since);
+            self.spent = self.spent.saturating_add(nanos(now.saturating_duration_since(since)));
         }
     }
 
@@ -53,7 +54,7 @@ impl Meter {
     /// Bytes moved without waiting, which speaks for a side that had to be waited for in this window.
     #[inline]
     pub fn passed(&mut self, count: usize) {
-        if !self.spent.is_zero() {
+        if self.spent > 0 {
             self.moved += count as u64;
         }
     }
@@ -72,19 +73,24 @@ impl Meter {
     /// When the window is full, if it goes on like this.
     #[must_use]
     pub fn poll_timeout(&self, pace: Pace) -> Option<Instant> {
-        Some(self.since? + pace.window?.saturating_sub(self.spent))
+        Some(self.since? + pace.window?.saturating_sub(Duration::from_nanos(self.spent)))
     }
 
     /// Whether a full window lies behind and was too slow. A full window is followed by a new one.
     pub fn stalled(&mut self, pace: Pace, now: Instant) -> bool {
         let (Some(since), Some(window)) = (self.since, pace.window) else { return false };
-        if self.spent + now.saturating_duration_since(since) < window {
+        if Duration::from_nanos(self.spent) + now.saturating_duration_since(since) < window {
             return false;
         }
         let slow = self.moved < pace.wanted(window);
         self.restart(now);
         slow
     }
+}
+
+/// Eight bytes of time are enough for 584 years.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

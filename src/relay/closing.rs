@@ -15,12 +15,14 @@ pub(super) struct Ending {
     reason: EndReason,
     first: Option<Side>,
     violation: Option<Violation>,
-    at: Instant,
+    pub(super) at: Instant,
+    /// From when a leg that cannot be told anything has `timeouts.close`: `at`, or the end of the gateway's own pause.
+    pub(super) patient_from: Instant,
 }
 
 impl Ending {
     fn new(reason: EndReason, first: Option<Side>, at: Instant) -> Self {
-        Self { reason, first, violation: None, at }
+        Self { reason, first, violation: None, at, patient_from: at }
     }
 
     fn by_side(side: Side, client: EndReason, upstream: EndReason, at: Instant) -> Self {
@@ -160,7 +162,7 @@ impl Relay {
         self.legs[side].input == Input::Open && self.legs[side].finish == Finish::Open
     }
 
-    fn abandon(&mut self, side: Side, output: Output, now: Instant) {
+    pub(super) fn abandon(&mut self, side: Side, output: Output, now: Instant) {
         self.legs[side].abandon(output, now);
         self.pause(side.other(), false, now);
         self.settle(side, now);
@@ -316,47 +318,6 @@ impl Relay {
     /// The transport of this leg is closed.
     pub fn finished(&mut self, side: Side) {
         self.legs[side].finish = Finish::Done;
-    }
-
-    pub(super) fn closing_timeout(&self, side: Side) -> Option<Instant> {
-        let leg = &self.legs[side];
-        let close = self.config.timeouts.close;
-        match (leg.finish, leg.output) {
-            (Finish::ShutDown { until } | Finish::Linger { until }, _) => Some(until),
-            (Finish::Open, Output::Due { by, .. }) => Some(by),
-            (Finish::Open, Output::Sent { at, .. }) => Some(at + close),
-            (Finish::Open, Output::Queued { since, .. }) if leg.reset_after_close => Some(since),
-            // `timeouts.stall` judges while the close frame waits; without one, it gets as long as an answer.
-            (Finish::Open, Output::Queued { since, .. }) if self.config.timeouts.stall.is_none() => Some(since + close),
-            // Nothing waits here, but the transport holds it back itself (TLS).
-            (Finish::Open, Output::Queued { since, .. }) if leg.outbox.is_empty() => {
-                self.config.timeouts.stall.map(|stall| since + stall)
-            }
-            (Finish::Open, Output::Gone) => self.ending.map(|ending| ending.at + close),
-            (
-                Finish::Open | Finish::Drop | Finish::Reset | Finish::Done,
-                Output::Open
-                | Output::Due { .. }
-                | Output::Queued { .. }
-                | Output::Sent { .. }
-                | Output::Cut
-                | Output::Gone,
-            ) => None,
-        }
-    }
-
-    /// A closing handshake, or the end of TCP behind it, took too long.
-    pub(super) fn closing_due(&mut self, side: Side, now: Instant) {
-        if self.closing_timeout(side).is_none_or(|at| at > now) {
-            return;
-        }
-        match self.legs[side].output {
-            Output::Due { .. } | Output::Queued { .. } => self.abandon(side, Output::Cut, now),
-            Output::Open | Output::Sent { .. } | Output::Cut | Output::Gone => {
-                self.legs[side].finish = Finish::Drop;
-                self.source_lost(side, now);
-            }
-        }
     }
 
     /// Whether the session ends.

@@ -5,6 +5,7 @@
 
 mod closing;
 pub mod end_reason;
+mod patience;
 pub mod settings;
 pub mod side;
 
@@ -114,7 +115,10 @@ impl Relay {
     pub fn arrived(&mut self, side: Side, fresh: usize, now: Instant) {
         let leg = &mut self.legs[side];
         leg.received += fresh as u64;
-        leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
+        // After the end began no heartbeat runs, and the silence before it is on record.
+        if self.ending.is_none() {
+            leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
+        }
         leg.sender.moved(fresh);
     }
 
@@ -180,7 +184,8 @@ impl Relay {
         match control.opcode {
             Opcode::Ping if crosses => match self.config.pings {
                 Pings::Forward => {
-                    self.legs[side.other()].heartbeat.on_app_ping(now);
+                    let other = &mut self.legs[side.other()];
+                    other.heartbeat.on_app_ping(other.outbox.position() + control.end() as u64, now);
                     true
                 }
                 Pings::Answer => {
@@ -358,6 +363,7 @@ impl Relay {
             leg.receiver.restart(now);
             leg.sender.restart(now);
         }
+        self.resume_closing(now);
         self.last_data = now;
     }
 
@@ -371,3 +377,5 @@ impl Relay {
 
 #[cfg(test)]
 mod playbooks;
+#[cfg(test)]
+mod size_tests;

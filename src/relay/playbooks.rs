@@ -189,6 +189,14 @@ impl Play {
         self
     }
 
+    /// The gateway itself stands still for a while.
+    fn pause(&mut self, seconds: u64) -> &mut Self {
+        self.script.push(format!("> paused for {seconds} s"));
+        self.now += Duration::from_secs(seconds);
+        self.relay.resume(self.now);
+        self
+    }
+
     fn send(&mut self, side: Side, bytes: &[u8]) {
         let count = if self.relay.outbox(side).is_empty() { bytes.len().min(self.room[side]) } else { 0 };
         self.room[side] -= count;

@@ -18,10 +18,6 @@ use std::{
 };
 use tokio::time::Sleep;
 
-/// What a read asks for at most, unless the last one was taken whole: so an outbox stays near it.
-pub(super) const CALM_READ: usize = 64 * 1024;
-/// Room before a chunk for the bytes held back from the one before: the longest control frame less one byte.
-pub(super) const HELD: usize = 2 + 4 + 125;
 /// Reads of both sides in one turn, so that one busy session does not hold up its worker.
 const TURN: usize = 4;
 
@@ -51,7 +47,7 @@ pub(super) struct Leg {
     pub(super) transport: Option<Transport>,
     /// Bytes that came with the handshake, to be relayed first.
     pub(super) early: Vec<u8>,
-    /// The last read filled its room and was taken whole: the next may use all of the scratch.
+    /// The last read about filled its room and was taken whole: the next may use all of the scratch.
     pub(super) eager: bool,
     pub(super) writing: Writing,
 }

@@ -1,6 +1,6 @@
 //! Bytes through a session: reads, relays, writes.
 
-use super::drive::{CALM_READ, HELD, Progress, Session, Writing};
+use super::drive::{Progress, Session, Writing};
 use crate::relay::{Loss, Side};
 use std::{
     io,
@@ -9,6 +9,10 @@ use std::{
     time::Instant,
 };
 
+/// What a read asks for at most, unless the last one was taken whole: so an outbox stays near it.
+const CALM_READ: usize = 64 * 1024;
+/// Room before a chunk for the bytes held back from the one before: the longest control frame less one byte.
+const HELD: usize = 2 + 4 + 125;
 impl Session {
     /// One round: what waits goes out, what arrived comes in, our own control frames follow.
     pub(super) fn relay_once(&mut self, cx: &mut Context<'_>, now: Instant) -> Progress {
@@ -48,7 +52,8 @@ impl Session {
             }
             Poll::Ready(Ok(length)) => {
                 self.relay_chunk(side, chunk, length, cx, now);
-                self.legs[side].eager = length == most && self.relay.outbox(side.other()).is_empty();
+                // TLS gives whole records only, so a full read may be a record short.
+                self.legs[side].eager = length > most / 2 && self.relay.outbox(side.other()).is_empty();
                 true
             }
             Poll::Ready(Err(error)) => {

@@ -10,7 +10,7 @@ use pulsegate::{
         heartbeat::{Answers, HeartbeatKind, Liveness},
         leg::{Input, Output},
     },
-    relay::{EndReason, Outcome, PerSide, Pings, Side},
+    relay::{EndReason, Farewell as Told, Outcome, PerSide, RelayConfig, Side},
 };
 
 /// Within which time after its fate a silent side must end the session: where nothing hinders, and at all.
@@ -39,9 +39,6 @@ pub(crate) fn bounds(scenario: &Scenario, side: Side) -> Option<(Micros, Micros)
     if !judged {
         // The kernel took one ping and vanished before the next, which goes out when the first is given up.
         straight = interval.max(timeout) + timeout + slack;
-    }
-    if scenario.config.pings == Pings::Forward && other.pings.is_some() {
-        straight += timeout;
     }
     if (other.talk.is_some() || other.pings.is_some()) && scenario.peers[side].fate == Fate::Freezes {
         straight += 2 * timeout;
@@ -107,8 +104,21 @@ pub(crate) fn reason(world: &World, outcome: Outcome) -> Result<(), String> {
     if fair { Ok(()) } else { Err(format!("{outcome:?} for no cause")) }
 }
 
-/// The codes that a peer may be told by the gateway itself.
-fn told(reason: EndReason, side: Side) -> &'static [u16] {
+/// The codes that a peer may be told by the gateway itself, as the operator wants it.
+fn told(config: &RelayConfig, reason: EndReason, side: Side) -> Vec<u16> {
+    let gone = match reason {
+        EndReason::ClientGone => side == Side::Downstream,
+        EndReason::UpstreamGone => side == Side::Upstream,
+        _ => false,
+    };
+    match config.close_codes.0.get(&reason).and_then(|set| set[side]).filter(|_| !gone) {
+        Some(Told::Code(code)) => vec![code.get()],
+        Some(Told::Cut) => Vec::new(),
+        None => told_by_default(reason, side).to_vec(),
+    }
+}
+
+fn told_by_default(reason: EndReason, side: Side) -> &'static [u16] {
     const VIOLATION: &[u16] = &[1002, 1007, 1009];
     let PerSide { downstream, upstream }: PerSide<&[u16]> = match reason {
         EndReason::ClientClosed | EndReason::UpstreamClosed => PerSide { downstream: &[], upstream: &[] },
@@ -134,7 +144,7 @@ fn told(reason: EndReason, side: Side) -> &'static [u16] {
 }
 
 /// What a peer read as its farewell is what the table says, or the other peer's words untouched.
-fn farewell(reason: EndReason, peer: &Peer, other: &Peer) -> Result<(), String> {
+fn farewell(config: &RelayConfig, reason: EndReason, peer: &Peer, other: &Peer) -> Result<(), String> {
     let Some(frame) = &peer.close_received else { return Ok(()) };
     let untouched = other.close_sent.as_ref().is_some_and(|sent| sent.raw == frame.raw);
     let code = codec::code(&frame.payload);
@@ -143,7 +153,7 @@ fn farewell(reason: EndReason, peer: &Peer, other: &Peer) -> Result<(), String> 
         EndReason::ClientClosed if peer.side == Side::Downstream => untouched || echoed,
         EndReason::UpstreamClosed if peer.side == Side::Upstream => untouched || echoed,
         EndReason::ClientClosed | EndReason::UpstreamClosed => untouched,
-        reason => told(reason, peer.side).contains(&code),
+        reason => told(config, reason, peer.side).contains(&code),
     };
     if fair { Ok(()) } else { Err(format!("{:?}: told {code} when {reason:?}", peer.side)) }
 }
@@ -166,7 +176,7 @@ pub(crate) fn at_the_end(world: &World, codes: PerSide<(Option<u16>, Option<u16>
     let Some(outcome) = world.outcome else { return Err("over without an outcome".to_owned()) };
     for side in Side::BOTH {
         let (leg, peer, other) = (world.relay.leg(side), &world.peers[side], &world.peers[side.other()]);
-        farewell(outcome.reason, peer, other)?;
+        farewell(&world.scenario.config, outcome.reason, peer, other)?;
         let (received, sent) = codes[side];
         let said = peer.close_sent.as_ref().map(|frame| codec::code(&frame.payload));
         if received.is_some() && received != said {

@@ -41,6 +41,11 @@ pub(crate) fn encode(opcode: OpCode, fin: bool, payload: &[u8], key: Option<[u8;
     raw
 }
 
+/// Marks a frame as the first of a compressed message (RFC 7692 section 6).
+pub(crate) fn set_rsv1(raw: &mut [u8]) {
+    raw[0] |= 0x40;
+}
+
 /// The first frame of `bytes`; `None` if it is not whole.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame>, String> {
     let mut cursor = Cursor::new(bytes);
@@ -48,7 +53,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame>, String> {
         return Ok(None);
     };
     let (start, length) = (cursor.position() as usize, usize::try_from(length).unwrap());
-    if header.rsv1 || header.rsv2 || header.rsv3 || length > 200_000 {
+    let reserved = (header.rsv1 && matches!(header.opcode, OpCode::Control(_))) || header.rsv2 || header.rsv3;
+    if reserved || length > 200_000 {
         return Err(format!("no frame anybody sent: {header:?}, {length} bytes"));
     }
     let Some(body) = bytes.get(start..start + length) else { return Ok(None) };

@@ -56,10 +56,19 @@ pub(crate) struct Peer {
     next_trickle: Option<Micros>,
     reads_from: Micros,
     pub(crate) crossing_pings: bool,
+    /// permessage-deflate was agreed.
+    deflate: bool,
 }
 
 impl Peer {
-    pub(crate) fn new(side: Side, plan: PeerPlan, secret: u64, crossing_pings: bool, mut rng: Rng) -> Self {
+    pub(crate) fn new(
+        side: Side,
+        plan: PeerPlan,
+        secret: u64,
+        crossing_pings: bool,
+        deflate: bool,
+        mut rng: Rng,
+    ) -> Self {
         let next_message = plan.talk.map(|every| rng.u64(0..every * 2));
         let next_ping = plan.pings.map(|every| rng.u64(0..every));
         Self {
@@ -89,6 +98,7 @@ impl Peer {
             next_trickle: None,
             reads_from: 0,
             crossing_pings,
+            deflate,
         }
     }
 
@@ -99,10 +109,14 @@ impl Peer {
     fn send(&mut self, opcode: tungstenite::protocol::frame::coding::OpCode, fin: bool, payload: &[u8], crosses: bool) {
         let key = self.key();
         let raw = codec::encode(opcode, fin, payload, key);
+        self.send_raw(&raw, crosses);
+    }
+
+    fn send_raw(&mut self, raw: &[u8], crosses: bool) {
         if crosses {
-            self.log.extend_from_slice(&raw);
+            self.log.extend_from_slice(raw);
         }
-        self.outgoing.extend_from_slice(&raw);
+        self.outgoing.extend_from_slice(raw);
     }
 
     /// When it has something to do of its own accord.
@@ -319,7 +333,8 @@ impl Peer {
                 return;
             }
             let text = self.rng.bool();
-            let payload = self.payload(text, size);
+            let compressed = self.deflate && self.rng.bool();
+            let payload = self.payload(text && !compressed, size);
             let fragments = if self.rng.u8(0..3) == 0 { self.rng.usize(2..5) } else { 1 };
             let piece = payload.len() / fragments + 1;
             for index in 0..fragments {
@@ -329,7 +344,12 @@ impl Peer {
                     (0, false) => BINARY,
                     _ => CONTINUE,
                 };
-                self.send(opcode, index + 1 == fragments, part, true);
+                let key = self.key();
+                let mut raw = codec::encode(opcode, index + 1 == fragments, part, key);
+                if compressed && index == 0 {
+                    codec::set_rsv1(&mut raw);
+                }
+                self.send_raw(&raw, true);
             }
         }
         self.next_message = self.plan.talk.map(|every| now + self.rng.u64(0..every * 2) + MS);
@@ -402,11 +422,13 @@ impl Peer {
             Violating::TooBig => codec::encode(BINARY, true, &[0; 90_001], key),
             Violating::BadClose => codec::encode(CLOSE, true, &1005u16.to_be_bytes(), key),
             Violating::Orphan => codec::encode(CONTINUE, true, b"abc", key),
+            Violating::CompressedPing => codec::encode(PING, true, b"abc", key),
         };
         match how {
             Violating::ReservedBit => raw[0] |= 0x20,
             Violating::WrongMask => raw[1] ^= 0x80,
             Violating::Opcode => raw[0] = 0x83,
+            Violating::CompressedPing => codec::set_rsv1(&mut raw),
             Violating::BadText
             | Violating::BadTextLate
             | Violating::TooBig

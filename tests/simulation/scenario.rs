@@ -1,8 +1,13 @@
 //! What a seed stands for: the route's settings, the two paths, and what each peer will do.
 use fastrand::Rng;
 use pulsegate::{
-    protocol::heartbeat::{Answers, HeartbeatConfig, HeartbeatKind, Liveness},
-    relay::{CloseCodes, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
+    protocol::{
+        close::CloseCode,
+        heartbeat::{Answers, HeartbeatConfig, HeartbeatKind, Liveness},
+    },
+    relay::{
+        CloseCodes, EndReason, Farewell as Told, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8,
+    },
 };
 use std::time::Duration;
 
@@ -64,6 +69,8 @@ pub(crate) enum Violating {
     TooBig,
     BadClose,
     Orphan,
+    /// RSV1 on a control frame, whatever was agreed.
+    CompressedPing,
 }
 
 /// What a peer does when it is told to close.
@@ -118,6 +125,8 @@ pub(crate) struct Scenario {
     /// Its kernel is paused too (a virtual machine that moves): what came meanwhile comes again later.
     pub(crate) kernel_paused: bool,
     pub(crate) read_size: usize,
+    /// permessage-deflate was agreed.
+    pub(crate) deflate: bool,
 }
 
 fn chance(rng: &mut Rng, percent: u8) -> bool {
@@ -151,8 +160,17 @@ fn path(rng: &mut Rng) -> Path {
 
 fn fate(rng: &mut Rng) -> Fate {
     use Violating as V;
-    let violating =
-        [V::ReservedBit, V::WrongMask, V::Opcode, V::BadText, V::BadTextLate, V::TooBig, V::BadClose, V::Orphan];
+    let violating = [
+        V::ReservedBit,
+        V::WrongMask,
+        V::Opcode,
+        V::BadText,
+        V::BadTextLate,
+        V::TooBig,
+        V::BadClose,
+        V::Orphan,
+        V::CompressedPing,
+    ];
     match rng.u8(0..100) {
         0..45 => Fate::Lives,
         45..60 => Fate::Closes(*rng.choice(&[1000, 1001, 1014, 3000, 4999, 1005]).unwrap_or(&1000)),
@@ -199,6 +217,23 @@ fn peer(rng: &mut Rng, path: &Path, heartbeat: &HeartbeatConfig) -> PeerPlan {
     }
 }
 
+/// Some reasons get a code of the operator's on a side, or are cut.
+fn close_codes(rng: &mut Rng) -> CloseCodes {
+    let mut codes = CloseCodes::default();
+    if chance(rng, 70) {
+        return codes;
+    }
+    let told = |rng: &mut Rng| match rng.u8(0..10) {
+        0..3 => CloseCode::new(*rng.choice(&[1014, 3999, 4000]).unwrap_or(&4000)).map(Told::Code),
+        3..5 => Some(Told::Cut),
+        _ => None,
+    };
+    for reason in EndReason::ALL {
+        codes.0.insert(reason, PerSide { downstream: told(rng), upstream: told(rng) });
+    }
+    codes
+}
+
 impl Scenario {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let heartbeats = PerSide { downstream: heartbeat(rng), upstream: heartbeat(rng) };
@@ -227,7 +262,7 @@ impl Scenario {
                 timeouts,
                 limits: PerSide { downstream: limits, upstream: limits },
                 pace: (!chance(rng, 20)).then(|| rng.u64(1..256)),
-                close_codes: CloseCodes::default(),
+                close_codes: close_codes(rng),
             },
             answers: if chance(rng, if never { 85 } else { 30 }) { Answers::Unproven } else { Answers::Proven },
             peers,
@@ -237,6 +272,7 @@ impl Scenario {
             pause: chance(rng, 15).then(|| (rng.u64(0..60 * S), rng.u64(1_100 * MS..40 * S))),
             kernel_paused: rng.bool(),
             read_size: if chance(rng, 20) { rng.usize(1..300) } else { 65_536 },
+            deflate: chance(rng, 30),
         }
     }
 }

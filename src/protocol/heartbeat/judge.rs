@@ -29,6 +29,11 @@ impl Mark {
     pub(super) fn new(sample: PathSample) -> Self {
         Self { end: sample.acked + sample.queued, seen: sample.acked }
     }
+
+    /// Acknowledgements since an earlier mark count.
+    pub(super) fn since(self, earlier: Option<Self>) -> Self {
+        Self { seen: earlier.map_or(self.seen, |earlier| earlier.seen), ..self }
+    }
 }
 
 /// How sure we are that this peer answers pings at all.
@@ -58,9 +63,8 @@ impl Heartbeat {
             Beat::Off | Beat::Leaving { .. } => None,
             Beat::Idle { next } => Some(next),
             Beat::Due { since, .. } => {
-                let held = self.app_ping.map(|since| since + Self::patience(config));
                 let judged = self.judged_at(config, since);
-                [held, judged].into_iter().flatten().min()
+                [self.held_until(config), judged].into_iter().flatten().min()
             }
             Beat::Queued { since, .. } => self.judged_at(config, since),
             // An unread leg is not judged; reading it again moves the deadline.
@@ -90,10 +94,12 @@ impl Heartbeat {
         match self.beat {
             Beat::Off | Beat::Leaving { .. } => Ok(()),
             Beat::Idle { .. } => {
-                self.beat = Beat::Due { since: now, mark: sample().map(Mark::new) };
+                let held = self.held_until(config).is_some_and(|until| until > now);
+                let asked = held && self.app_ping.is_some_and(|ping| ping.left);
+                self.beat = Beat::Due { since: now, mark: sample().map(Mark::new), asked };
                 Ok(())
             }
-            Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => {
+            Beat::Due { since, mark, .. } | Beat::Queued { since, mark, .. } => {
                 self.judge_waiting(config, since, mark, now, sample)
             }
             Beat::Sent { left, mark, .. } => self.judge_sent(config, answers, left, mark, now, sample),
@@ -109,7 +115,7 @@ impl Heartbeat {
         now: Instant,
         sample: impl FnOnce() -> Option<PathSample>,
     ) -> Result<(), Silent> {
-        if self.app_ping.is_some_and(|asked| now >= asked + Self::patience(config)) {
+        if self.held_until(config).is_some_and(|until| now >= until) {
             // The patience with an application's ping is over.
             self.app_ping = None;
         }
@@ -150,6 +156,12 @@ impl Heartbeat {
     ) -> Result<(), Silent> {
         let timeout = config.ping_timeout.unwrap_or_default();
         let strict = config.liveness == Liveness::Pong;
+        let own = self.asked.filter(|own| *own > left && *own + timeout > now);
+        if let (Some(own), Answers::Unproven, false) = (own, answers, strict) {
+            // The question was an application's ping; ours, which followed it, has its own time with TCP.
+            self.beat = Beat::Sent { left: own, deadline: own + timeout, mark };
+            return Ok(());
+        }
         let mut taken_by_peer = true;
         if !strict && let (Some(mut mark), Some(path)) = (mark, sample()) {
             taken_by_peer = path.acked >= mark.end;
@@ -187,8 +199,8 @@ impl Heartbeat {
     /// A window that is closed and stays so is slowness, whose judge is `timeouts.stall`.
     fn look_at_window(&mut self, path: PathSample, advanced: bool, now: Instant) {
         let closed = path.queued > 0 && !path.in_flight;
-        let first = self.blocked.filter(|_| !advanced).map_or(now, |(first, _)| first);
-        self.blocked = closed.then_some((first, now));
+        let first = self.blocked.as_deref().filter(|_| !advanced).map_or(now, |(first, _)| *first);
+        self.blocked = closed.then(|| Box::new((first, now)));
     }
 
     /// What arrived but was not delivered to us yet still counts.
@@ -209,7 +221,7 @@ impl Heartbeat {
     fn wait_from(&mut self, from: Instant, seen: Option<Mark>) {
         self.last_look = false;
         match &mut self.beat {
-            Beat::Due { since, mark } | Beat::Queued { since, mark, .. } => (*since, *mark) = (from, seen),
+            Beat::Due { since, mark, .. } | Beat::Queued { since, mark, .. } => (*since, *mark) = (from, seen),
             Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } | Beat::Sent { .. } => {}
         }
     }

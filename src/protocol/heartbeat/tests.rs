@@ -50,6 +50,13 @@ impl Rig {
         self.heart.queue(|_| end)
     }
 
+    /// An application's ping crosses, and the transport takes it.
+    fn app_ping(&mut self) {
+        self.written += 10;
+        self.heart.on_app_ping(self.written, self.now);
+        self.taken();
+    }
+
     fn taken(&mut self) {
         let path = self.path;
         self.heart.on_taken(&self.config, self.written, self.now, || path);
@@ -221,15 +228,63 @@ fn an_unproven_peer_whose_tcp_is_silent_is_not() {
 #[test]
 fn ours_waits_for_the_answer_to_an_applications_ping() {
     let mut rig = Rig::new(CONFIG);
-    rig.heart.on_app_ping(rig.now);
+    rig.app_ping();
     let since = rig.now;
     rig.heart.on_timeout(&CONFIG, Answers::Proven, rig.now, || None).unwrap();
     rig.now = rig.heart.poll_timeout(&CONFIG).unwrap().max(rig.now);
     rig.heart.on_timeout(&CONFIG, Answers::Proven, rig.now, || None).unwrap();
     let held = rig.now < since + Duration::from_secs(10);
     assert_eq!(rig.heart.due(&CONFIG, rig.now), !held);
-    rig.heart.on_app_ping(rig.now);
+    rig.app_ping();
     assert!(!rig.heart.on_pong(&CONFIG, b"theirs", rig.now), "it crosses");
+}
+
+#[test]
+fn an_applications_ping_that_left_is_the_question() {
+    for path in [None, Some(IDLE_PATH)] {
+        let mut rig = Rig::new(CONFIG);
+        rig.path = path;
+        rig.now = rig.heart.poll_timeout(&CONFIG).unwrap() - Duration::from_secs(1);
+        rig.app_ping();
+        rig.tick().unwrap();
+        let due = rig.now;
+        assert!(!rig.heart.due(&CONFIG, rig.now));
+        rig.tick().unwrap();
+        assert_eq!(rig.now, due + Duration::from_secs(9), "the patience with it is over");
+        rig.ping();
+        rig.tick().unwrap();
+        assert_eq!(rig.now, due + Duration::from_secs(10), "as if ours had left when it was due");
+        assert_eq!(rig.tick(), Err(Silent), "after a last look");
+    }
+}
+
+#[test]
+fn whatever_comes_answers_the_question_of_an_application() {
+    let mut rig = Rig::new(CONFIG);
+    rig.now = rig.heart.poll_timeout(&CONFIG).unwrap() - Duration::from_secs(1);
+    rig.app_ping();
+    rig.tick().unwrap();
+    rig.wait(3);
+    rig.heart.on_bytes(&CONFIG, rig.now);
+    assert_eq!(rig.next(), 20.0, "no ping of ours is needed");
+}
+
+#[test]
+fn an_unproven_backend_is_asked_by_us_after_an_application() {
+    let mut rig = Rig::new(CONFIG);
+    (rig.path, rig.answers) = (Some(IDLE_PATH), Answers::Unproven);
+    rig.now = rig.heart.poll_timeout(&CONFIG).unwrap() - Duration::from_secs(1);
+    rig.app_ping();
+    rig.tick().unwrap();
+    let due = rig.now;
+    rig.tick().unwrap();
+    rig.path = Some(PathSample { queued: 14, in_flight: true, since_ack: Duration::from_secs(1), ..IDLE_PATH });
+    rig.ping();
+    rig.tick().unwrap();
+    assert_eq!(rig.now, due + Duration::from_secs(10));
+    rig.tick().unwrap();
+    assert_eq!(rig.now, due + Duration::from_secs(19), "a whole timeout for ours");
+    assert_eq!(rig.tick(), Err(Silent), "its kernel never took ours");
 }
 
 #[test]
@@ -237,7 +292,7 @@ fn an_applications_pong_settles_ours() {
     let mut rig = Rig::new(STRICT);
     rig.ping();
     rig.wait(1);
-    rig.heart.on_app_ping(rig.now);
+    rig.app_ping();
     rig.wait(1);
     assert!(!rig.pong(b"the newest"), "the peer may answer only the newest ping");
     assert_eq!(rig.next(), 20.0);
@@ -249,7 +304,7 @@ fn patience_with_an_applications_ping_ends() {
         for kind in [HeartbeatKind::Ping, HeartbeatKind::Pong] {
             let mut rig = Rig::new(HeartbeatConfig { ping_timeout: timeout, kind, ..CONFIG });
             rig.tick().unwrap();
-            rig.heart.on_app_ping(rig.now);
+            rig.app_ping();
             assert!(!rig.heart.due(&rig.config, rig.now));
             rig.tick().unwrap();
             assert!(rig.heart.due(&rig.config, rig.now), "{kind:?} {timeout:?}");

@@ -33,6 +33,40 @@ fn client_closed_and_no_answer_comes() {
 }
 
 #[test]
+fn a_pause_of_the_gateway_is_no_peers_slowness_to_close() {
+    let mut play = Play::new(config());
+    play.frame(CLIENT, CLOSE, &close(1000, "bye")).sees(&["upstream: close 1000 bye"]);
+    play.pause(30).pass(9).sees(&[]);
+    play.frame(UPSTREAM, CLOSE, &close(1000, "ok")).sees(&[
+        "client: close 1000 ok",
+        "client: ShutDown",
+        "outcome: client_closed by client",
+    ]);
+    play.pause(30).pass(9).sees(&[]);
+    play.pass(1).sees(&["client: Drop", "upstream: Drop"]);
+}
+
+#[test]
+fn a_close_frame_that_waits_for_a_border_waits_on_after_a_pause() {
+    let mut play = Play::new(config());
+    let message = frame(CLIENT, BINARY, &[7; 50]);
+    play.bytes(CLIENT, &message[..20]).order(EndReason::Draining, None);
+    play.sees(&["client: close 1001 draining"]);
+    play.pause(30).pass(9).bytes(CLIENT, &message[20..]);
+    let payload = "binary ".to_owned() + &"\u{7}".repeat(50);
+    play.sees(&[&format!("upstream: {payload}"), "upstream: close 1001 draining"]);
+}
+
+#[test]
+fn what_comes_after_the_end_began_does_not_break_the_silence_before_it() {
+    let mut play = Play::new(config());
+    play.pass(5).order(EndReason::Draining, None).pass(3).frame(CLIENT, TEXT, b"late");
+    play.frame(CLIENT, CLOSE, &close(1001, "")).frame(UPSTREAM, CLOSE, &close(1001, ""));
+    let silence = play.relay.outcome().unwrap().silence;
+    assert_eq!(silence, PerSide { downstream: Duration::from_secs(5), upstream: Duration::from_secs(5) });
+}
+
+#[test]
 fn upstream_closed_without_a_code() {
     let mut play = Play::new(config());
     play.frame(UPSTREAM, CLOSE, b"").sees(&["client: close"]);
