@@ -1,4 +1,5 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
+pub use crate::session::Observer;
 use crate::{
     config::{Ceilings, Config},
     descriptors,
@@ -13,10 +14,8 @@ use crate::{
         tls::{TlsError, tls_config},
     },
     log::verdict::VerdictLog,
-    protocol::heartbeat::HeartbeatEvent,
-    relay::Side,
     route::{Route, RouteConfig, Router},
-    session::{Facts, verdict::Verdict},
+    session::Outboxes,
     shutdown::{Control, DrainPlan, Drained, Share},
     upstream::{Upstream, UpstreamTlsError},
     worker,
@@ -27,27 +26,10 @@ use std::{
     io,
     num::NonZeroUsize,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::sync_channel,
-    },
+    sync::{Arc, atomic::Ordering, mpsc::sync_channel},
     thread::{self, JoinHandle},
 };
 use tokio::sync::Semaphore;
-
-/// Bytes in the outboxes of one worker's sessions. Each worker has its own, so that none waits for another's cache line.
-pub(crate) type Outboxes = Arc<AtomicU64>;
-
-/// Hears what sessions do, on the worker's thread: it must not block.
-pub trait Observer: Send + Sync {
-    /// A session has said both its 101s.
-    fn opened(&self, _facts: &Facts) {}
-    /// Something happened to our heartbeat on one leg of the session of this id.
-    fn heartbeat(&self, _session: &str, _side: Side, _event: HeartbeatEvent) {}
-    /// A session ended.
-    fn ended(&self, _verdict: &Verdict) {}
-}
 
 /// Why a gateway does not start. Nothing is bound then.
 #[derive(Debug, thiserror::Error)]

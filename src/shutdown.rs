@@ -4,7 +4,7 @@ use crate::{
     protocol::close::CloseCode,
     relay::EndReason,
     session::registry::{Order, Registry},
-    worker::tasks::Tasks,
+    tasks::Tasks,
 };
 use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
 use tokio::{
@@ -87,8 +87,6 @@ pub struct Draining<'a> {
     pub registry: &'a Rc<Registry>,
     pub sessions: &'a Rc<Tasks>,
     pub handshakes: &'a Rc<Tasks>,
-    /// Sessions whose verdict is not written yet; those of them that are left in the end are the ones cut.
-    pub undecided: &'a dyn Fn() -> usize,
     /// Sessions of the whole gateway that are open or about to be: while there are any, handshakes are waited for.
     pub admitted: &'a dyn Fn() -> usize,
     pub share: Share,
@@ -99,7 +97,8 @@ pub struct Draining<'a> {
 pub struct Drained {
     /// Sessions that the drain told to end.
     pub told: usize,
-    /// Sessions cut by `timeout` or a second signal, before their closing handshake or `timeouts.close` was over.
+    /// Sessions cut by `timeout` or a second signal, before their closing handshakes or `timeouts.close` were over. One whose
+    /// closing handshakes were over, and which merely waited for the end of TCP, is not among them.
     pub cut: usize,
 }
 
@@ -134,7 +133,7 @@ pub async fn drain(
     if in_time {
         return Drained { told, cut: 0 };
     }
-    let cut = (parts.undecided)();
+    let cut = parts.registry.unsettled();
     for key in parts.registry.keys() {
         parts.registry.order(key, Order::Cut);
     }

@@ -1,8 +1,5 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
-pub mod tasks;
-
 use crate::{
-    gateway::{Observer, Outboxes},
     handshake::{self, Edge, admission::Admission},
     listener::{
         accept::{Connection, accept},
@@ -10,20 +7,20 @@ use crate::{
     },
     log::verdict::VerdictLog,
     session::{
-        self, Opening, WorkerContext,
+        self, Observer, Opening, Outboxes, WorkerContext,
         pause::{PauseWatch, TICK},
     },
     shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
+    tasks::Tasks,
 };
 use rustls::ServerConfig;
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
     time::Instant,
 };
-use tasks::Tasks;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{Semaphore, watch},
@@ -78,12 +75,10 @@ async fn live(setup: Setup) -> Drained {
     admission.drain();
     stop.send_replace(true);
     worker.acceptors.finished().await;
-    let undecided = || worker.undecided.get().min(worker.sessions.running());
     let parts = Draining {
         registry: &worker.context.registry,
         sessions: &worker.sessions,
         handshakes: &worker.handshakes,
-        undecided: &undecided,
         admitted: &|| admission.sessions(),
         share,
     };
@@ -97,8 +92,6 @@ struct Worker {
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
     observer: Option<Arc<dyn Observer>>,
-    /// Sessions whose verdict is not written yet.
-    undecided: Rc<Cell<usize>>,
     acceptors: Rc<Tasks>,
     handshakes: Rc<Tasks>,
     sessions: Rc<Tasks>,
@@ -107,8 +100,7 @@ struct Worker {
 impl Worker {
     fn new(edge: Rc<Edge>, outboxes: Outboxes, verdicts: Arc<VerdictLog>, observer: Option<Arc<dyn Observer>>) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
-        let undecided = Rc::new(Cell::new(0_usize));
-        let (counted, watching) = (Rc::clone(&undecided), observer.clone());
+        let watching = observer.clone();
         let context = WorkerContext {
             registry: Rc::default(),
             pause: Rc::clone(&pause),
@@ -118,7 +110,6 @@ impl Worker {
             outboxes,
             scratch: RefCell::default(),
             report: Box::new(move |verdict| {
-                counted.set(counted.get().saturating_sub(1));
                 verdicts.write(&verdict, Instant::now());
                 if let Some(observer) = &watching {
                     observer.ended(&verdict);
@@ -130,7 +121,6 @@ impl Worker {
             context: Rc::new(context),
             pause,
             observer,
-            undecided,
             acceptors: Rc::default(),
             handshakes: Rc::default(),
             sessions: Rc::default(),
@@ -169,7 +159,6 @@ impl Worker {
     }
 
     fn begin(&self, opening: Opening) {
-        self.undecided.set(self.undecided.get() + 1);
         if let Some(observer) = &self.observer {
             observer.opened(&opening.facts);
         }

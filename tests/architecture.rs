@@ -45,7 +45,10 @@ const TABLE: &[(&str, &[&str])] = &[
             "http",
         ],
     ),
-    ("session", &["config", "listener", "gateway", "worker", "admin"]),
+    ("session", &["config", "listener", "gateway", "worker", "shutdown", "log", "admin"]),
+    ("config", &["session", "handshake", "gateway", "worker", "shutdown", "log", "admin"]),
+    ("shutdown", &["gateway", "worker", "listener", "handshake", "log"]),
+    ("worker", &["gateway"]),
 ];
 
 /// What the pure modules must not name: IO, clocks, random sources, logs, metrics, threads.
@@ -74,7 +77,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Lines of a file without its tests.
-const LINES_MAX: usize = 450;
+const LINES_MAX: usize = 400;
 
 fn files(below: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -57,6 +57,20 @@ impl<'a> Table<'a> {
         self.value(key).is_some()
     }
 
+    /// Whether the file has this table without this key, and no unknown key of it that was meant to be this one.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        let Some(entries) = self.entries else { return false };
+        let unknown = |name: &str| !self.place.keys.contains(&name);
+        let misspelt = |name: &str| unknown(name) && suggest::names(self.place, name, key);
+        !self.has(key) && !entries.keys().any(|name| misspelt(name.get_ref()))
+    }
+
+    /// Whether the file has no table of a `[[key]]`, though nothing that was meant to be one.
+    pub(super) fn has_none(&self, key: &str) -> bool {
+        let empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|list| list.is_empty());
+        self.lacks(key) || self.value(key).is_some_and(empty)
+    }
+
     /// The table under a key, which may be absent.
     pub(super) fn child(&self, key: &str, place: &'static Place) -> Table<'a> {
         let value = self.value(key);
@@ -149,10 +163,15 @@ impl<'a> Table<'a> {
         help: &str,
         parse: impl FnOnce(&DeValue<'a>) -> Result<T, Wrong>,
     ) -> Option<T> {
-        if self.entries.is_some() && !self.has(key) {
+        self.must_have(key, help);
+        self.read(key, parse)
+    }
+
+    /// Reports that a key is missing, unless a mistake about another key already says that this one was meant.
+    pub(super) fn must_have(&self, key: &str, help: &str) {
+        if self.lacks(key) {
             self.sink.report_absent(self.offset, self.path_of(key), Wrong::new("this key is missing", help));
         }
-        self.read(key, parse)
     }
 
     /// The right ones among the values of a list, if the file has it.

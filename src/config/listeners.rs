@@ -1,12 +1,15 @@
 //! Every `[[listener]]` and its certificates.
-use super::{address, certificate, file::Table, keys, problem::Wrong, value};
-use crate::listener::{CertificateFiles, ListenAddress, ListenerConfig, ListenerTls, TlsVersion};
+use super::{address, file::Table, keys, problem::Wrong, value};
+use crate::{
+    listener::{CertificateFiles, ListenAddress, ListenerConfig, ListenerTls, TlsVersion},
+    pem::{self, Holds},
+};
 use std::path::Path;
 use toml::de::DeValue;
 
 pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<ListenerConfig> {
     let tables = root.each("listener", &keys::LISTENER);
-    if tables.is_empty() && !root.has("listener") {
+    if root.has_none("listener") {
         let help = "add [[listener]] with address = \"127.0.0.1:8080\"";
         root.report_absent("listener", Wrong::new("there is no listener", help));
     }
@@ -56,10 +59,67 @@ fn read_pair(table: &Table<'_>, base: &Path) -> Option<CertificateFiles> {
     let certificate = table.require("certificate", "write certificate = \"tls/fullchain.pem\"", path);
     let key = table.require("key", "write key = \"tls/privkey.pem\"", path);
     let files = CertificateFiles { certificate: certificate?, key: key? };
-    if let Err(wrongs) = certificate::read_pair(&files) {
-        for (key, wrong) in wrongs {
-            table.report(key, wrong);
-        }
+    for wrong in pem::read_pair(&files.certificate, &files.key).err().into_iter().flatten() {
+        let key = match wrong.holds {
+            Holds::Certificates => "certificate",
+            Holds::Key => "key",
+        };
+        table.report(key, wrong.into());
     }
     Some(files)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::config::parse;
+    use std::{fs, path::Path};
+
+    fn write(folder: &Path, name: &str) {
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        fs::write(folder.join(format!("{name}.pem")), made.cert.pem()).unwrap();
+        fs::write(folder.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn told(folder: &Path, certificate: &str, key: &str) -> String {
+        let text = format!(
+            r#"listener = [{{ address = "127.0.0.1:1", tls = {{ certificate = "{certificate}", key = "{key}" }} }}]
+route = [{{ upstream = "u" }}]
+upstream.u = {{ servers = ["wss://h"], tls = {{ ca = "a.pem" }} }}
+"#
+        );
+        parse("g", &text, folder).map_or_else(|errors| errors.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn a_pair_is_read_and_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        write(path, "a");
+        write(path, "b");
+        fs::write(path.join("empty.pem"), "nothing").unwrap();
+        fs::write(path.join("bad.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        fs::write(
+            path.join("locked.key"),
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        )
+        .unwrap();
+        assert_eq!(told(path, "a.pem", "a.key"), "");
+        let swapped = told(path, "a.pem", "b.key");
+        assert!(swapped.starts_with("g:1:") && swapped.contains(": listener.tls.key: "), "{swapped}");
+        assert!(swapped.contains("b.key is not the key of"), "{swapped}");
+        assert!(told(path, "bad.pem", "a.key").contains("bad.pem cannot be used"));
+        assert!(told(path, "empty.pem", "a.pem").contains("empty.pem holds no certificate"));
+        assert!(told(path, "empty.pem", "a.pem").contains("a.pem holds no private key"));
+        assert!(told(path, "a.pem", "locked.key").contains("encrypted"));
+        assert!(told(path, ".", "/dev/zero").contains("/dev/zero is not a file"));
+    }
+
+    #[test]
+    fn authorities_must_be_certificates() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a");
+        fs::write(folder.path().join("a.pem"), "").unwrap();
+        assert!(told(folder.path(), "a.pem", "a.key").contains("upstream.u.tls.ca: "));
+    }
 }

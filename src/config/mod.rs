@@ -1,7 +1,6 @@
 //! The whole configuration: complete, typed, valid. The rest of the program sees only this.
 mod address;
 mod ceilings;
-pub mod certificate;
 mod check;
 mod detection;
 mod file;

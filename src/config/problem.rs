@@ -1,4 +1,5 @@
 //! Mistakes in a configuration: where each one is, what is wrong, and what would be right.
+use crate::pem::PemError;
 use std::{cell::RefCell, fmt};
 
 /// One mistake.
@@ -62,6 +63,12 @@ pub struct Wrong {
 impl Wrong {
     pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
+    }
+}
+
+impl From<PemError> for Wrong {
+    fn from(error: PemError) -> Self {
+        Self::new(error.message, error.help)
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn read(
     upstreams: &[(String, Option<UpstreamConfig>)],
 ) -> Vec<RouteConfig> {
     let tables = root.each("route", &keys::ROUTE);
-    if tables.is_empty() && !root.has("route") {
+    if root.has_none("route") {
         let help = "add [[route]] with upstream = \"NAME\"";
         root.report_absent("route", Wrong::new("there is no route", help));
     }

@@ -98,35 +98,40 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
 
 /// What to say of a key that a table does not have.
 pub(super) fn unknown(place: &Place, key: &str) -> Wrong {
-    Wrong::new(format!("{} has no such key", place.title), help(place, key))
+    let help = meant(place, key).unwrap_or_else(|| format!("known here: {}", place.keys.join(", ")));
+    Wrong::new(format!("{} has no such key", place.title), help)
 }
 
-fn help(place: &Place, key: &str) -> String {
+/// Whether what is said of an unknown key tells to write `wanted`.
+pub(super) fn names(place: &Place, key: &str, wanted: &str) -> bool {
+    let word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    meant(place, key).is_some_and(|help| help.split(|letter| !word(letter)).any(|one| one == wanted))
+}
+
+fn meant(place: &Place, key: &str) -> Option<String> {
     let separators = ["-", " "].iter().fold(key.to_lowercase(), |key, separator| key.replace(separator, "_"));
     if place.keys.contains(&separators.as_str()) {
-        return format!("write {separators}");
+        return Some(format!("write {separators}"));
     }
     let near = nearest(key, place.keys.iter().copied());
     if let Some(near) = near.filter(|near| distance(key, near) == 1) {
-        return format!("did you mean {near}?");
+        return Some(format!("did you mean {near}?"));
     }
     let homes: Vec<&str> =
         PLACES.iter().filter(|other| other.keys.contains(&key)).map(|other| other.title).take(2).collect();
     if !homes.is_empty() {
-        return format!("{key} belongs in {}", homes.join(" or in "));
+        return Some(format!("{key} belongs in {}", homes.join(" or in ")));
     }
     if let Some(near) = near {
-        return format!("did you mean {near}?");
+        return Some(format!("did you mean {near}?"));
     }
     if let Some(ours) = foreign(key) {
-        return ours.to_owned();
+        return Some(ours.to_owned());
     }
     let everywhere = PLACES.iter().flat_map(|place| place.keys.iter().copied());
-    if let Some(near) = nearest(key, everywhere) {
-        let home = PLACES.iter().find(|other| other.keys.contains(&near)).map_or("", |other| other.title);
-        return format!("did you mean {near}, which belongs in {home}?");
-    }
-    format!("known here: {}", place.keys.join(", "))
+    let near = nearest(key, everywhere)?;
+    let home = PLACES.iter().find(|other| other.keys.contains(&near)).map_or("", |other| other.title);
+    Some(format!("did you mean {near}, which belongs in {home}?"))
 }
 
 /// The candidate that differs least from `word`, if it is likely to be meant.

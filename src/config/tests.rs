@@ -270,6 +270,35 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
+fn a_misspelt_key_is_not_called_missing_too() {
+    let told = |text: &str| parse("g", text, Path::new("")).unwrap_err().to_string();
+    let text =
+        "listener = [{ adress = \"127.0.0.1:1\" }]\nroute = [{ upstrem = \"u\" }]\nupstream.u.server = [\"ws://h\"]";
+    assert_eq!(
+        told(text),
+        "g:1:15: listener.adress: [[listener]] has no such key; did you mean address?\n\
+         g:2:12: route.upstrem: [[route]] has no such key; did you mean upstream?\n\
+         g:3:12: upstream.u.server: [upstream.NAME] has no such key; did you mean servers?"
+    );
+    let foreign = told(
+        "[[listener]]\nlisten = \"127.0.0.1:1\"\n[[route]]\nupstream = \"u\"\n[upstream.u]\nservers = [\"ws://h\"]",
+    );
+    assert_eq!(foreign.lines().count(), 1, "{foreign}");
+    let other = told("[[listener]]\ntsl = {}\n[[route]]\nupstream = \"u\"\n[upstream.u]\nservers = [\"ws://h\"]");
+    assert!(other.contains("listener.address: this key is missing"), "{other}");
+    let head =
+        "[[rout]]\nupstream = \"u\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n[upstream.u]\nservers = [\"ws://h\"]";
+    assert_eq!(told(head).lines().count(), 1, "{}", told(head));
+}
+
+#[test]
+fn an_empty_list_of_tables_is_none() {
+    let text = "listener = []\nroute = []\nupstream.u.servers = [\"ws://h\"]";
+    let told = parse("g", text, Path::new("")).unwrap_err().to_string();
+    assert!(told.contains("there is no listener") && told.contains("there is no route"), "{told}");
+}
+
+#[test]
 fn what_is_missing_is_told() {
     let told = parse("g", "", Path::new("")).unwrap_err().to_string();
     assert_eq!(

@@ -1,6 +1,9 @@
 //! Every `[upstream.NAME]` and its servers.
-use super::{address, certificate, file::Table, keys, problem::Wrong, value};
-use crate::upstream::{BackendAddress, BalanceKind, UpstreamConfig};
+use super::{address, file::Table, keys, problem::Wrong, value};
+use crate::{
+    pem,
+    upstream::{BackendAddress, BalanceKind, UpstreamConfig},
+};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -16,10 +19,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<(String, Option<Upstrea
 fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<UpstreamConfig> {
     let server = |value: &DeValue<'_>| address::backend(&value::text(value)?, base);
     let servers = table.list("servers", server);
-    if !table.has("servers") {
-        let help = "write servers = [\"ws://HOST:PORT\"]";
-        table.report_absent("servers", Wrong::new("this key is missing", help));
-    }
+    table.must_have("servers", "write servers = [\"ws://HOST:PORT\"]");
     let mut balance = BalanceKind::LeastSessions;
     let kinds = &[
         ("round_robin", BalanceKind::RoundRobin),
@@ -32,7 +32,7 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
     let tls = table.child("tls", &keys::UPSTREAM_TLS);
     let ca: Option<PathBuf> = tls.read("ca", |value| {
         let path = base.join(value::text(value)?);
-        certificate::read_authorities(&path).map(|_| path)
+        pem::read_authorities(&path).map(|_| path).map_err(Wrong::from)
     });
 
     let servers = servers?;

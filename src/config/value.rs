@@ -26,6 +26,13 @@ pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", clipped(text).escape_debug())
 }
 
+/// A time as it may be written in `gateway.toml`.
+pub(super) fn time_text(time: Duration) -> String {
+    jiff::fmt::friendly::SpanPrinter::new()
+        .spacing(jiff::fmt::friendly::Spacing::None)
+        .unsigned_duration_to_string(&time)
+}
+
 fn clipped(text: &str) -> String {
     const MOST: usize = 80;
     let kept: String = text.chars().take(MOST).collect();

@@ -1,7 +1,11 @@
 //! What is valid in a configuration and yet probably not meant.
-use super::{Ceilings, Config, certificate, report::time_text, value::quoted};
+use super::{
+    Ceilings, Config,
+    value::{quoted, time_text},
+};
 use crate::{
     listener::{CertificateFiles, ListenerTls},
+    pem,
     relay::Side,
     route::RouteConfig,
     upstream::BackendAddress,
@@ -102,7 +106,7 @@ fn of_ceilings(config: &Config, ceilings: &Ceilings) -> Vec<String> {
 /// What is wrong with a chain that `parse` accepted: its order, and its dates.
 fn of_chain(files: &CertificateFiles, now: SystemTime) -> Vec<String> {
     let file = files.certificate.display();
-    let chain = match certificate::read_chain(&files.certificate) {
+    let chain = match pem::read_chain(&files.certificate) {
         Ok(chain) => chain,
         Err(wrong) => return vec![wrong.to_string()],
     };

@@ -108,6 +108,8 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Openin
         .max_header_size(edge.defaults.header)
         .max_buf_size(edge.defaults.header.max(SMALLEST_BUFFER))
         .preserve_header_case(true)
+        // Refusals get theirs from us, a 101 only its backend's.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service::stack(&visit));
     let mut alarm = pin!(sleep(Duration::ZERO));
     let ended = poll_fn(|cx| {

@@ -166,7 +166,7 @@ pub(super) fn passed_on(response: Response<Incoming>) -> Response<Body> {
 
 /// The names in our own answers that hyper would write in lower case.
 pub(super) static SPELLINGS: &[&str] =
-    &["Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Retry-After", "Allow"];
+    &["Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Retry-After", "Allow", "Date"];
 
 #[cfg(test)]
 mod tests {

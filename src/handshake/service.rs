@@ -16,7 +16,7 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
-    header::{CONNECTION, HOST, USER_AGENT},
+    header::{CONNECTION, DATE, HOST, USER_AGENT},
 };
 use hyper::body::{Body as _, Incoming};
 use std::{
@@ -27,6 +27,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
+    time::SystemTime,
 };
 use tokio::time::Instant;
 use tower::{
@@ -119,7 +120,7 @@ impl Visit {
         self.phase.set(Phase::Answering);
         *self.about.borrow_mut() = RefusedHandshake {
             client: peer_name(&self.peer),
-            host: text(request.headers(), &HOST).map(String::from),
+            host: text(request.headers(), &HOST).map(|host| without_user(&host)),
             path: Some(bounded(request.uri().path())),
             ..RefusedHandshake::default()
         };
@@ -128,8 +129,12 @@ impl Visit {
     fn end(&self, answer: &mut Response<StackBody>) {
         self.phase.set(Phase::Answered(Instant::now() + self.edge.defaults.handshake));
         self.answered.set(self.answered.get() + 1);
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        answer.headers_mut().entry(DATE).or_insert_with(date);
         let last = self.answered.get() >= REFUSALS || self.edge.admission.draining();
-        if last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if last {
             answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -269,6 +274,28 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<Box<str>> {
     headers.get(name).map(|value| bounded(&String::from_utf8_lossy(value.as_bytes())).into())
 }
 
+/// A host as the log has it. A user name and its password have no place in a `Host`, and none in a log.
+fn without_user(host: &str) -> String {
+    host.rsplit_once('@').map_or(host, |(_, host)| host).to_owned()
+}
+
+/// The time now; an origin server has to tell it (RFC 9110 section 6.6.1).
+fn date() -> HeaderValue {
+    let now = httpdate::fmt_http_date(SystemTime::now());
+    HeaderValue::from_str(&now).expect("a date is a header value")
+}
+
 fn bounded(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_name_in_a_host_is_not_logged() {
+        assert_eq!(without_user("eve:secret@gate.test:80"), "gate.test:80");
+        assert_eq!(without_user("gate.test"), "gate.test");
+    }
 }

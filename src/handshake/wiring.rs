@@ -214,6 +214,38 @@ fn refusals_have_their_status() {
 }
 
 #[test]
+fn a_101_has_the_date_of_its_backend_or_none_and_a_refusal_has_ours() {
+    local(async {
+        let without = ACCEPTED.replace("Date: today\r\n", "").leak();
+        for (answer, date) in [(ACCEPTED, Some("Date: today")), (&*without, None)] {
+            let backend = Backend::new(answer).await;
+            let gate = gate(backend.address, |_| {});
+            let (mut client, served) = gate.connect(64 * 1024);
+            client.write_all(REQUEST.as_bytes()).await.unwrap();
+            let head = head_of(&mut client).await;
+            assert_eq!(head.lines().find(|line| line.to_ascii_lowercase().starts_with("date:")), date, "{head}");
+            drop(served.await.unwrap());
+        }
+        let gone = SocketAddr::from(([127, 0, 0, 1], 9));
+        let refused = gate(gone, |_| {}).answer("GET / HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n").await;
+        let date = refused.lines().find_map(|line| line.strip_prefix("Date: ")).expect("a date");
+        assert!(httpdate::parse_http_date(date).is_ok(), "{refused}");
+    });
+}
+
+#[test]
+fn a_client_that_says_nothing_meets_the_deadline_for_heads() {
+    local(async {
+        let gone = SocketAddr::from(([127, 0, 0, 1], 9));
+        let (client, served) = gate(gone, |route| route.options.handshake = Duration::from_millis(50)).connect(1024);
+        // It is given two seconds more to close.
+        let served = timeout(Duration::from_secs(5), served).await.expect("its slot is given back");
+        assert!(served.unwrap().is_none());
+        drop(client);
+    });
+}
+
+#[test]
 fn a_slow_head_meets_its_deadline() {
     local(async {
         let gone = SocketAddr::from(([127, 0, 0, 1], 9));

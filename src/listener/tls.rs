@@ -1,15 +1,14 @@
 //! TLS on listeners: certificates, the choice by server name, and the handshake under its deadline.
 use super::{CertificateFiles, ListenerTls, TlsVersion};
-use crate::transport::{Socket, Stream};
+use crate::{
+    pem::{self, PemError},
+    transport::{Socket, Stream},
+};
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
-};
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{self, PemObject},
 };
 use std::{
     collections::BTreeMap,
@@ -25,30 +24,14 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 /// Why a TLS listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{}: {}", .file.display(), pem_advice(.source, .holds))]
-    Pem { file: PathBuf, holds: &'static str, source: pem::Error },
-    #[error("{}: holds no certificate; it must be PEM, the server's own certificate first, then its chain", .file.display())]
-    NoCertificate { file: PathBuf },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Files(Vec<PemError>),
     #[error("{}: not a certificate: {what}", .file.display())]
     BadCertificate { file: PathBuf, what: String },
-    #[error("{}: the private key cannot be used: {source}", .file.display())]
-    BadKey { file: PathBuf, source: rustls::Error },
-    #[error("{}: is not the private key of the first certificate in {}", .key.display(), .certificate.display())]
-    Mismatch { certificate: PathBuf, key: PathBuf },
     #[error("a TLS listener needs a certificate")]
     NoCertificates,
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
-}
-
-fn pem_advice(error: &pem::Error, holds: &str) -> String {
-    if let pem::Error::Io(error) = error {
-        format!("cannot be read: {error}")
-    } else if matches!(error, pem::Error::NoItemsFound) {
-        format!("holds no {holds} in PEM form")
-    } else {
-        format!("is not valid PEM: {error}")
-    }
 }
 
 /// Reads the files of a TLS listener and makes what rustls needs. Share the result between workers: the key that
@@ -92,7 +75,8 @@ impl Certificates {
         let mut by_name = BTreeMap::new();
         let mut default = None;
         for files in files {
-            let certified = Arc::new(certified_key(files)?);
+            let certified = pem::read_pair(&files.certificate, &files.key).map_err(TlsError::Files)?;
+            let certified = Arc::new(certified);
             for name in names(&certified, &files.certificate)? {
                 by_name.entry(name).or_insert_with(|| Arc::clone(&certified));
             }
@@ -116,32 +100,10 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-fn certified_key(files: &CertificateFiles) -> Result<CertifiedKey, TlsError> {
-    let pem = |file: &Path, holds, source| TlsError::Pem { file: file.into(), holds, source };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| pem(&files.certificate, "certificate", source))?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate { file: files.certificate.clone() });
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| pem(&files.key, "private key", source))?;
-    let key = aws_lc_rs::sign::any_supported_type(&key)
-        .map_err(|source| TlsError::BadKey { file: files.key.clone(), source })?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        // Unknown: the provider cannot tell; clients will.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::Mismatch { certificate: files.certificate.clone(), key: files.key.clone() })
-        }
-        Err(error) => Err(TlsError::BadCertificate { file: files.certificate.clone(), what: error.to_string() }),
-    }
-}
-
 /// The names that a certificate is valid for: its subject alternative names, or its common name if it has none.
 fn names(certified: &CertifiedKey, file: &Path) -> Result<Vec<String>, TlsError> {
     let bad = |what: String| TlsError::BadCertificate { file: file.into(), what };
-    let Some(leaf) = certified.cert.first() else { return Err(TlsError::NoCertificate { file: file.into() }) };
+    let Some(leaf) = certified.cert.first() else { return Err(TlsError::NoCertificates) };
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| bad(error.to_string()))?;
     let alternatives = parsed.subject_alternative_name().map_err(|error| bad(error.to_string()))?;
     let names: Vec<&str> = match &alternatives {
@@ -179,6 +141,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+    use rustls_pki_types::{CertificateDer, pem::PemObject};
     use std::fs;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -305,13 +268,13 @@ mod tests {
             .unwrap();
         let file = |stem| folder.path(stem, "pem");
         let cases = [
-            (file("missing"), good.key.clone(), "missing.pem: cannot be read"),
-            (file("empty"), good.key.clone(), "empty.pem: holds no certificate"),
-            (file("torn"), good.key.clone(), "torn.pem: is not valid PEM"),
-            (file("noise"), good.key.clone(), "noise.pem: not a certificate"),
-            (good.certificate.clone(), file("missing"), "missing.pem: cannot be read"),
-            (good.certificate.clone(), good.certificate.clone(), "good.crt: holds no private key"),
-            (good.certificate.clone(), other.key, "other.key: is not the private key of"),
+            (file("missing"), good.key.clone(), "missing.pem cannot be read"),
+            (file("empty"), good.key.clone(), "empty.pem holds no certificate"),
+            (file("torn"), good.key.clone(), "torn.pem is not PEM"),
+            (file("noise"), good.key.clone(), "noise.pem cannot be used"),
+            (good.certificate.clone(), file("missing"), "missing.pem cannot be read"),
+            (good.certificate.clone(), good.certificate.clone(), "good.crt holds no private key"),
+            (good.certificate.clone(), other.key, "other.key is not the key of"),
         ];
         for (certificate, key, expected) in cases {
             let error = tls_config(&one(CertificateFiles { certificate, key })).unwrap_err().to_string();

@@ -2,7 +2,10 @@
 
 use super::{Facts, Opened, Opening, WorkerContext, registry::Membership, registry::Order};
 use crate::{
-    protocol::heartbeat::{Answers, Seed},
+    protocol::{
+        heartbeat::{Answers, Seed},
+        leg::{self, Finish, Input},
+    },
     relay::{EndReason, Loss, PerSide, Relay, Side, Wish},
     transport::Transport,
 };
@@ -128,6 +131,9 @@ impl Session {
         if !self.reported && self.relay.is_ending() {
             self.report();
         }
+        if self.reported && Side::BOTH.into_iter().all(|side| settled(self.relay.leg(side))) {
+            self.membership.settle();
+        }
         if self.relay.is_done() {
             return Poll::Ready(());
         }
@@ -225,6 +231,14 @@ impl Session {
             }
         }
         Poll::Pending
+    }
+}
+
+/// Whether the closing handshake of a leg that is ending is over: its peer said its last, or is waited for no more.
+fn settled(leg: &leg::Leg) -> bool {
+    match leg.input {
+        Input::Closed { .. } | Input::Ended => true,
+        Input::Open | Input::Deaf => leg.finish == Finish::Done,
     }
 }
 

@@ -65,6 +65,19 @@ pub struct Facts {
 /// Told of every ping, pong and round trip: session id, side, event.
 pub type HeartbeatObserver = Rc<dyn Fn(&str, Side, HeartbeatEvent)>;
 
+/// Bytes in the outboxes of one worker's sessions. Each worker has its own, so that none waits for another's cache line.
+pub type Outboxes = Arc<AtomicU64>;
+
+/// Hears what sessions do, on the worker's thread: it must not block.
+pub trait Observer: Send + Sync {
+    /// A session has said both its 101s.
+    fn opened(&self, _facts: &Facts) {}
+    /// Something happened to our heartbeat on one leg of the session of this id.
+    fn heartbeat(&self, _session: &str, _side: Side, _event: HeartbeatEvent) {}
+    /// A session ended.
+    fn ended(&self, _verdict: &Verdict) {}
+}
+
 /// What the sessions of one worker share. Not shared between threads.
 pub struct WorkerContext {
     pub registry: Rc<Registry>,
@@ -73,7 +86,7 @@ pub struct WorkerContext {
     /// Called once per session, when its codes are known.
     pub report: Box<dyn Fn(Verdict)>,
     /// Bytes in the outboxes of this worker's sessions, for the memory limit.
-    pub outboxes: Arc<AtomicU64>,
+    pub outboxes: Outboxes,
     pub scratch: RefCell<Scratch>,
 }
 

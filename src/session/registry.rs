@@ -27,6 +27,7 @@ pub struct Registry {
 #[derive(Default)]
 pub struct Entry {
     order: Cell<Option<Order>>,
+    settled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -45,6 +46,12 @@ impl Registry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.borrow().is_empty()
+    }
+
+    /// Sessions that are lost if they are cut now: those whose closing handshakes are not over.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.entries.borrow().values().filter(|entry| !entry.settled.get()).count()
     }
 
     /// Gives a session an order; a newer order replaces one not yet taken. Unknown keys have ended already.
@@ -81,6 +88,11 @@ impl Membership {
         if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *slot = Some(waker.clone());
         }
+    }
+
+    /// From now on both closing handshakes are over, however they went; only TCP has not ended yet.
+    pub fn settle(&self) {
+        self.entry.settled.set(true);
     }
 
     /// The order that waits, once.

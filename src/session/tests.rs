@@ -69,3 +69,37 @@ fn a_flood_that_never_pauses_keeps_no_deadline_from_passing() {
         assert_eq!(verdicts.borrow()[0].reason, EndReason::ClientGone);
     });
 }
+
+/// Plays a session whose legs' peers write these bytes and then neither read on nor end TCP, until its verdict is known.
+/// Answers how many sessions a cut would then lose.
+fn unsettled_after(client: &'static [u8], backend: &'static [u8]) -> usize {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let ((mut ours, downstream), (mut theirs, upstream)) = (duplex(4096), duplex(4096));
+        let verdicts = Rc::default();
+        let context = context(&verdicts);
+        let registry = Rc::clone(&context.registry);
+        let session = spawn_local(run(opening(downstream, upstream, SOON), context));
+        assert_eq!(registry.unsettled(), 1);
+        ours.write_all(client).await.unwrap();
+        theirs.write_all(backend).await.unwrap();
+        let known = async {
+            while verdicts.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, known).await.expect("its codes are known");
+        assert_eq!(registry.len(), 1, "it waits for the end of TCP");
+        assert!(!session.is_finished());
+        registry.unsettled()
+    })
+}
+
+#[test]
+fn a_session_that_waits_for_the_end_of_tcp_is_lost_by_a_cut_only_if_a_close_frame_is_missing() {
+    const CLOSE: &[u8] = &[0x88, 0x02, 0x03, 0xe8];
+    const MASKED_CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+    const UNMASKED: &[u8] = &[0x82, 0x00];
+    assert_eq!(unsettled_after(MASKED_CLOSE, CLOSE), 0);
+    assert_eq!(unsettled_after(UNMASKED, CLOSE), 1);
+}

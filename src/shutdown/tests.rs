@@ -62,6 +62,11 @@ impl Stage {
 
     /// A session that takes `closing` to end once it is told to, or ends at once when it is cut.
     fn session(&self, closing: Duration) {
+        self.lingering_session(closing, Duration::ZERO);
+    }
+
+    /// One that waits for the end of TCP after that.
+    fn lingering_session(&self, closing: Duration, linger: Duration) {
         let (member, told, start) = (self.registry.enter(), Rc::clone(&self.told), self.start);
         let task = async move {
             let mut end = None;
@@ -78,7 +83,10 @@ impl Stage {
                             Order::Cut => return,
                         }
                     }
-                    () = sleep_until(end.unwrap_or(start)), if end.is_some() => return,
+                    () = sleep_until(end.unwrap_or(start)), if end.is_some_and(|end| end > Instant::now()) => {
+                        member.settle();
+                    }
+                    () = sleep_until(end.unwrap_or(start) + linger), if end.is_some() => return,
                 }
             }
         };
@@ -87,12 +95,10 @@ impl Stage {
 
     async fn drain(&self, plan: &DrainPlan, control: &Control) -> Drained {
         let mut phase = control.watch();
-        let undecided = || self.sessions.running();
         let parts = Draining {
             registry: &self.registry,
             sessions: &self.sessions,
             handshakes: &self.handshakes,
-            undecided: &undecided,
             admitted: &|| self.admitted.get(),
             share: Share { worker: 0, workers: 1 },
         };
@@ -135,6 +141,19 @@ fn what_is_left_at_the_timeout_is_cut() {
         let (plan, control) = (DrainPlan::new(&drain_config(0, 0, 25), secs(10)), Control::default());
         control.drain();
         assert_eq!(stage.drain(&plan, &control).await, Drained { told: 2, cut: 1 });
+        assert_eq!(stage.start.elapsed().as_secs(), 25);
+        assert_eq!(stage.told.borrow().last().unwrap().1, Order::Cut);
+    });
+}
+
+#[test]
+fn a_session_that_only_waits_for_the_end_of_tcp_is_not_called_cut() {
+    play(async {
+        let stage = Stage::new();
+        stage.lingering_session(secs(1), secs(3_600));
+        let (plan, control) = (DrainPlan::new(&drain_config(0, 0, 25), secs(10)), Control::default());
+        control.drain();
+        assert_eq!(stage.drain(&plan, &control).await, Drained { told: 1, cut: 0 });
         assert_eq!(stage.start.elapsed().as_secs(), 25);
         assert_eq!(stage.told.borrow().last().unwrap().1, Order::Cut);
     });

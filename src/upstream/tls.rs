@@ -1,22 +1,16 @@
 //! TLS towards `wss` backends: whom to trust.
 use super::{BackendAddress, UpstreamConfig, resolve::bare};
+use crate::pem::{self, PemError};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-};
+use rustls_pki_types::ServerName;
+use std::sync::{Arc, OnceLock};
 use tokio_rustls::TlsConnector;
 
 /// Why an upstream's TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamTlsError {
-    #[error("upstream {upstream}: tls.ca {}: {source}; a PEM file with at least one CERTIFICATE is needed", path.display())]
-    Ca { upstream: String, path: PathBuf, source: rustls_pki_types::pem::Error },
-    #[error("upstream {upstream}: tls.ca {} has no certificate: a PEM file with at least one CERTIFICATE is needed", path.display())]
-    NoCertificate { upstream: String, path: PathBuf },
-    #[error("upstream {upstream}: tls.ca {}: a certificate cannot be used as an authority: {source}", path.display())]
-    BadCertificate { upstream: String, path: PathBuf, source: rustls::Error },
+    #[error("upstream {upstream}: tls.ca: {source}")]
+    Ca { upstream: String, source: PemError },
     #[error("upstream {upstream}: no authorities of the platform: {source}; install ca-certificates, or set tls.ca")]
     Platform { upstream: String, source: rustls::Error },
     #[error("upstream {upstream}: `{host}` is no host name that a certificate could be for")]
@@ -40,7 +34,10 @@ pub(super) fn connector(config: &UpstreamConfig) -> Result<Option<TlsConnector>,
         return Ok(None);
     }
     let mut tls = match &config.ca {
-        Some(path) => with_roots(authorities(&config.name, path)?),
+        Some(path) => with_roots(
+            pem::read_authorities(path)
+                .map_err(|source| UpstreamTlsError::Ca { upstream: config.name.clone(), source })?,
+        ),
         None => with_platform(&config.name)?,
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -50,22 +47,6 @@ pub(super) fn connector(config: &UpstreamConfig) -> Result<Option<TlsConnector>,
 /// The name sent as SNI and looked for in the certificate.
 pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, rustls_pki_types::InvalidDnsNameError> {
     ServerName::try_from(bare(host).to_owned())
-}
-
-fn authorities(upstream: &str, path: &Path) -> Result<RootCertStore, UpstreamTlsError> {
-    let failed = |source| UpstreamTlsError::Ca { upstream: upstream.to_owned(), path: path.to_owned(), source };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
-        roots.add(certificate.map_err(failed)?).map_err(|source| UpstreamTlsError::BadCertificate {
-            upstream: upstream.to_owned(),
-            path: path.to_owned(),
-            source,
-        })?;
-    }
-    if roots.is_empty() {
-        return Err(UpstreamTlsError::NoCertificate { upstream: upstream.to_owned(), path: path.to_owned() });
-    }
-    Ok(roots)
 }
 
 fn with_roots(roots: RootCertStore) -> ClientConfig {

@@ -24,7 +24,7 @@ impl Program {
             .args(arguments)
             .current_dir(&folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -42,6 +42,13 @@ impl Program {
             line.clear();
         }
         panic!("it ended without listening")
+    }
+
+    /// The first line of its answer that `wanted` likes.
+    fn answer(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        let out = self.child.stdout.as_mut().unwrap();
+        let line = BufReader::new(out).lines().map(Result::unwrap).find(|line| wanted(line));
+        line.expect("it ended without saying so")
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -110,13 +117,48 @@ fn a_wrong_configuration_exits_with_78_and_names_the_place() {
     assert!(log.contains("elsewhere.toml") && log.contains("--config"), "{log}");
 }
 
+/// What a command answers on standard output, and its exit code.
+fn answered(toml: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut program = Program::start(toml, arguments);
+    let mut answer = String::new();
+    program.child.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    (program.end().0, answer)
+}
+
+#[test]
+fn check_says_what_will_be_served_and_connect_whether_its_backends_answer() {
+    let (code, answer) = answered(&echo(""), &["check"]);
+    assert_eq!(code, Some(0), "{answer}");
+    assert!(answer.starts_with("listeners\n  127.0.0.1:0, plain\n"), "{answer}");
+    assert!(!answer.contains(": builtin:echo"), "nothing is dialled: {answer}");
+    let (code, answer) = answered(&echo(""), &["check", "--connect"]);
+    assert_eq!(code, Some(0), "{answer}");
+    assert!(answer.contains(": builtin:echo answers"), "{answer}");
+
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let toml = one_route(&format!("ws://{dead}"), "") + "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let (code, answer) = answered(&toml, &["check", "--connect"]);
+    assert_eq!(code, Some(1), "{answer}");
+    assert!(answer.contains(&format!(": ws://{dead} ")) && answer.contains("refused"), "{answer}");
+}
+
+#[test]
+fn try_prints_its_six_lines_and_every_round_trip() {
+    let mut program = Program::start("", &["try", "builtin:echo", "--listen", "127.0.0.1:0"]);
+    let address = program.address();
+    assert_eq!(program.answer(|line| line.contains("servers")).trim(), "servers = [\"builtin:echo\"]");
+    let _client = Raw::upgraded(address, "/");
+    let line = program.answer(|line| line.contains("pong after"));
+    assert!(line.contains(" upstream "), "the client does not answer: {line}");
+}
+
 #[test]
 fn an_address_in_use_exits_with_69() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, log) = Program::start(&echo(""), &["--listen", &address]).end();
     assert_eq!(code, Some(69));
-    assert!(log.contains(&address) && log.contains("in use"), "{log}");
+    assert!(log.contains(&address) && log.contains("in use") && log.contains("--listen"), "{log}");
 }
 
 #[test]
