@@ -77,8 +77,8 @@ pub enum Wish {
 }
 
 impl Relay {
-    /// Ends the session for a reason of our own; `code` replaces what the client is told. A session that ends
-    /// already keeps its first reason.
+    /// Ends the session for a reason of our own; `code` is what the client is told where its route sets none
+    /// (`close_codes`). A session that ends already keeps its first reason.
     pub fn end(&mut self, reason: EndReason, code: Option<CloseCode>, now: Instant) {
         self.end_with(Ending::new(reason, None, now), code, now);
     }
@@ -105,7 +105,8 @@ impl Relay {
         self.ending = Some(ending);
         for side in Side::BOTH {
             let mut tell = self.config.close_codes.tell(ending.reason, side);
-            if let (Side::Downstream, Some(code), Tell::Close(frame)) = (side, code, tell) {
+            let default = !self.config.close_codes.sets(ending.reason, side);
+            if let (Side::Downstream, Some(code), Tell::Close(frame), true) = (side, code, tell, default) {
                 tell = Tell::Close(CloseFrame { code: Some(code), ..frame });
             }
             if let (Tell::Violation, Some(violation)) = (tell, ending.violation) {

@@ -217,6 +217,11 @@ pub enum Farewell {
 pub struct CloseCodes(pub BTreeMap<EndReason, PerSide<Option<Farewell>>>);
 
 impl CloseCodes {
+    /// Whether an operator set what `side` is told.
+    pub(crate) fn sets(&self, reason: EndReason, side: Side) -> bool {
+        self.0.get(&reason).is_some_and(|set| set[side].is_some())
+    }
+
     /// What `side` is told when a session ends for `reason`.
     pub(crate) fn tell(&self, reason: EndReason, side: Side) -> Tell {
         let default = reason.tell(side);

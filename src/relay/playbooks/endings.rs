@@ -224,6 +224,17 @@ fn codes_set_by_the_operator() {
 }
 
 #[test]
+fn a_route_s_own_code_stands_in_a_drain_with_a_code() {
+    let set = PerSide { downstream: CloseCode::new(4000).map(Farewell::Code), upstream: None };
+    let own = CloseCodes([(EndReason::Draining, set)].into());
+    for (close_codes, told) in [(CloseCodes::default(), 1012), (own, 4000)] {
+        let mut play = Play::new(RelayConfig { close_codes, ..config() });
+        let client = format!("client: close {told} draining");
+        play.order(EndReason::Draining, CloseCode::new(1012)).sees(&[&client, "upstream: close 1001 draining"]);
+    }
+}
+
+#[test]
 fn death_inside_a_frame_cuts_the_other_leg() {
     let mut play = Play::new(config());
     play.bytes(UPSTREAM, &frame(UPSTREAM, BINARY, &[0; 100])[..50]);
