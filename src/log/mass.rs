@@ -53,23 +53,8 @@ impl Recent {
 }
 
 /// Whether many such ends at once are news: not those that clients or the operator's own settings bring about.
-const fn concerns(reason: EndReason) -> bool {
-    match reason {
-        EndReason::UpstreamClosed
-        | EndReason::ClientGone
-        | EndReason::UpstreamGone
-        | EndReason::ClientUnresponsive
-        | EndReason::UpstreamUnresponsive
-        | EndReason::ClientViolation
-        | EndReason::UpstreamViolation
-        | EndReason::ClientStalled
-        | EndReason::UpstreamStalled
-        | EndReason::Policy
-        | EndReason::Internal => true,
-        EndReason::ClientClosed | EndReason::Idle | EndReason::MaxAge | EndReason::Draining | EndReason::Terminated => {
-            false
-        }
-    }
+fn concerns(reason: EndReason) -> bool {
+    reason.is_fault() || reason == EndReason::UpstreamClosed
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 use super::mass::{MassEnds, THRESHOLD};
 use crate::{
     config::LogSessions,
-    relay::{EndReason, Side},
+    relay::{EndReason, Severity, Side},
     session::verdict::Verdict,
 };
 use std::{
@@ -57,48 +57,7 @@ impl VerdictLog {
 
 /// Whether something went wrong: the reason says so, or a leg had to be cut.
 fn abnormal(verdict: &Verdict) -> bool {
-    let reason = match verdict.reason {
-        EndReason::ClientClosed
-        | EndReason::UpstreamClosed
-        | EndReason::Idle
-        | EndReason::MaxAge
-        | EndReason::Draining
-        | EndReason::Terminated => false,
-        EndReason::ClientGone
-        | EndReason::UpstreamGone
-        | EndReason::ClientUnresponsive
-        | EndReason::UpstreamUnresponsive
-        | EndReason::ClientViolation
-        | EndReason::UpstreamViolation
-        | EndReason::ClientStalled
-        | EndReason::UpstreamStalled
-        | EndReason::Policy
-        | EndReason::Internal => true,
-    };
-    reason || Side::BOTH.into_iter().any(|side| verdict.legs[side].cut)
-}
-
-/// The level of a reason's line: clients vanish every day, backends should not, and bugs never.
-#[must_use]
-pub const fn level(reason: EndReason) -> Level {
-    match reason {
-        EndReason::ClientClosed
-        | EndReason::UpstreamClosed
-        | EndReason::ClientGone
-        | EndReason::ClientUnresponsive
-        | EndReason::ClientStalled
-        | EndReason::Idle
-        | EndReason::MaxAge
-        | EndReason::Draining
-        | EndReason::Terminated => Level::INFO,
-        EndReason::UpstreamGone
-        | EndReason::UpstreamUnresponsive
-        | EndReason::ClientViolation
-        | EndReason::UpstreamViolation
-        | EndReason::UpstreamStalled
-        | EndReason::Policy => Level::WARN,
-        EndReason::Internal => Level::ERROR,
-    }
+    verdict.reason.is_fault() || Side::BOTH.into_iter().any(|side| verdict.legs[side].cut)
 }
 
 /// What a reason means and where to look, in one sentence.
@@ -191,10 +150,10 @@ fn write_line(verdict: &Verdict) {
             )
         };
     }
-    match level(verdict.reason) {
-        Level::ERROR => line!(Level::ERROR),
-        Level::WARN => line!(Level::WARN),
-        _ => line!(Level::INFO),
+    match verdict.reason.severity() {
+        Severity::Error => line!(Level::ERROR),
+        Severity::Warning => line!(Level::WARN),
+        Severity::Info => line!(Level::INFO),
     }
 }
 

@@ -50,6 +50,14 @@ pub enum Blame {
     Gateway,
 }
 
+/// How loudly an end is logged: clients vanish every day, backends should not, and bugs never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Info,
+    Warning,
+    Error,
+}
+
 /// What a leg is told by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tell {
@@ -71,6 +79,7 @@ pub(crate) enum Tell {
 struct Line {
     label: &'static str,
     blame: Blame,
+    severity: Severity,
     client: Tell,
     upstream: Tell,
 }
@@ -83,8 +92,8 @@ const fn reset(code: CloseCode, reason: &'static str) -> Tell {
     Tell::CloseAndReset(CloseFrame { code: Some(code), reason })
 }
 
-const fn line(label: &'static str, blame: Blame, client: Tell, upstream: Tell) -> Line {
-    Line { label, blame, client, upstream }
+const fn line(label: &'static str, blame: Blame, severity: Severity, client: Tell, upstream: Tell) -> Line {
+    Line { label, blame, severity, client, upstream }
 }
 
 impl EndReason {
@@ -108,70 +117,98 @@ impl EndReason {
         Self::Internal,
     ];
 
-    /// The table: label, who is to blame, what the client is told, what the backend is told.
+    /// The table: label, who is to blame, how loudly it is logged, what the client is told, what the backend is told.
     ///
     /// 1012 rather than 1011 when a backend is lost, because clients come back: widely used ones take 1011 as
     /// final and 1012 as "reconnect".
     const fn line(self) -> Line {
         use Blame::{Gateway, Nobody};
         use CloseCode as Code;
+        use Severity::{Error, Info, Warning};
         const CLIENT: Blame = Blame::Side(Side::Downstream);
         const UPSTREAM: Blame = Blame::Side(Side::Upstream);
         match self {
-            Self::ClientClosed => line("client_closed", Nobody, Tell::Echo, Tell::Echo),
-            Self::UpstreamClosed => line("upstream_closed", Nobody, Tell::Echo, Tell::Echo),
+            Self::ClientClosed => line("client_closed", Nobody, Info, Tell::Echo, Tell::Echo),
+            Self::UpstreamClosed => line("upstream_closed", Nobody, Info, Tell::Echo, Tell::Echo),
             Self::ClientGone => {
-                line("client_gone", CLIENT, Tell::Nothing, close(Code::GOING_AWAY, "client connection lost"))
+                line("client_gone", CLIENT, Info, Tell::Nothing, close(Code::GOING_AWAY, "client connection lost"))
             }
-            Self::UpstreamGone => {
-                line("upstream_gone", UPSTREAM, close(Code::SERVICE_RESTART, "upstream connection lost"), Tell::Nothing)
-            }
+            Self::UpstreamGone => line(
+                "upstream_gone",
+                UPSTREAM,
+                Warning,
+                close(Code::SERVICE_RESTART, "upstream connection lost"),
+                Tell::Nothing,
+            ),
             Self::ClientUnresponsive => line(
                 "client_unresponsive",
                 CLIENT,
+                Info,
                 reset(Code::GOING_AWAY, "keepalive ping timeout"),
                 close(Code::GOING_AWAY, "client keepalive timeout"),
             ),
             Self::UpstreamUnresponsive => line(
                 "upstream_unresponsive",
                 UPSTREAM,
+                Warning,
                 close(Code::SERVICE_RESTART, "upstream keepalive timeout"),
                 reset(Code::INTERNAL, "keepalive ping timeout"),
             ),
-            Self::ClientViolation => {
-                line("client_violation", CLIENT, Tell::Violation, close(Code::GOING_AWAY, "client protocol error"))
-            }
-            Self::UpstreamViolation => {
-                line("upstream_violation", UPSTREAM, close(Code::INTERNAL, "upstream protocol error"), Tell::Violation)
-            }
+            Self::ClientViolation => line(
+                "client_violation",
+                CLIENT,
+                Warning,
+                Tell::Violation,
+                close(Code::GOING_AWAY, "client protocol error"),
+            ),
+            Self::UpstreamViolation => line(
+                "upstream_violation",
+                UPSTREAM,
+                Warning,
+                close(Code::INTERNAL, "upstream protocol error"),
+                Tell::Violation,
+            ),
             Self::ClientStalled => line(
                 "client_stalled",
                 CLIENT,
+                Info,
                 Tell::CloseIfRoom(CloseFrame { code: Some(Code::TRY_AGAIN), reason: "too slow" }),
                 close(Code::GOING_AWAY, "client too slow"),
             ),
             Self::UpstreamStalled => {
-                line("upstream_stalled", UPSTREAM, close(Code::TRY_AGAIN, "upstream too slow"), Tell::Reset)
+                line("upstream_stalled", UPSTREAM, Warning, close(Code::TRY_AGAIN, "upstream too slow"), Tell::Reset)
             }
-            Self::Idle => {
-                line("idle", Nobody, close(Code::GOING_AWAY, "idle timeout"), close(Code::GOING_AWAY, "idle timeout"))
-            }
+            Self::Idle => line(
+                "idle",
+                Nobody,
+                Info,
+                close(Code::GOING_AWAY, "idle timeout"),
+                close(Code::GOING_AWAY, "idle timeout"),
+            ),
             Self::MaxAge => line(
                 "max_age",
                 Nobody,
+                Info,
                 close(Code::SERVICE_RESTART, "session age limit"),
                 close(Code::GOING_AWAY, "session age limit"),
             ),
             Self::Draining => {
-                line("draining", Nobody, close(Code::GOING_AWAY, "draining"), close(Code::GOING_AWAY, "draining"))
+                line("draining", Nobody, Info, close(Code::GOING_AWAY, "draining"), close(Code::GOING_AWAY, "draining"))
             }
-            Self::Policy => line("policy", CLIENT, close(Code::POLICY, "policy"), close(Code::GOING_AWAY, "policy")),
-            Self::Terminated => {
-                line("terminated", Nobody, close(Code::GOING_AWAY, "terminated"), close(Code::GOING_AWAY, "terminated"))
+            Self::Policy => {
+                line("policy", CLIENT, Warning, close(Code::POLICY, "policy"), close(Code::GOING_AWAY, "policy"))
             }
+            Self::Terminated => line(
+                "terminated",
+                Nobody,
+                Info,
+                close(Code::GOING_AWAY, "terminated"),
+                close(Code::GOING_AWAY, "terminated"),
+            ),
             Self::Internal => line(
                 "internal",
                 Gateway,
+                Error,
                 close(Code::INTERNAL, "internal error"),
                 close(Code::INTERNAL, "internal error"),
             ),
@@ -188,6 +225,18 @@ impl EndReason {
     #[must_use]
     pub const fn blame(self) -> Blame {
         self.line().blame
+    }
+
+    /// How loudly it is logged.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        self.line().severity
+    }
+
+    /// Whether something went wrong, whoever did it.
+    #[must_use]
+    pub const fn is_fault(self) -> bool {
+        !matches!(self.line().blame, Blame::Nobody)
     }
 
     /// What `side` is told by default.

@@ -10,7 +10,7 @@ pub mod settings;
 pub mod side;
 
 pub use closing::{Loss, Outcome, Wish};
-pub use end_reason::{Blame, CloseCodes, EndReason, Farewell};
+pub use end_reason::{Blame, CloseCodes, EndReason, Farewell, Severity};
 pub use settings::{MessageLimits, Pings, RelayConfig, RelayTimeouts, Utf8};
 pub use side::{PerSide, Side};
 
