@@ -8,6 +8,8 @@
 pub mod config;
 #[path = "../../src/listener/mod.rs"]
 pub mod listener;
+#[path = "../../src/pem.rs"]
+pub mod pem;
 #[path = "../../src/protocol/mod.rs"]
 pub mod protocol;
 #[path = "../../src/relay/mod.rs"]
