@@ -171,7 +171,10 @@ fn origin(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 /// Leaves the offers of permessage-deflate, untouched, or none: what we do not know, we do not let through.
 fn offer_extensions(headers: &mut HeaderMap, compression: Compression) {
     let wanted = |offer: &&str| compression == Compression::Pass && is_deflate(offer);
-    if members(headers, &SEC_WEBSOCKET_EXTENSIONS).all(|offer| wanted(&offer)) {
+    let mut offers = 0;
+    let all_pass = members(headers, &SEC_WEBSOCKET_EXTENSIONS).inspect(|_| offers += 1).all(|offer| wanted(&offer));
+    // A line without any offer says nothing, and does not pass either.
+    if all_pass && offers > 0 {
         return;
     }
     let offers: Vec<&str> = members(headers, &SEC_WEBSOCKET_EXTENSIONS).filter(wanted).collect();
@@ -382,6 +385,7 @@ mod tests {
         let mixed = [(name, "x-webkit-deflate-frame, permessage-deflate; server_max_window_bits=\"10\"")];
         assert_eq!(offered(&route, &mixed), ["permessage-deflate; server_max_window_bits=\"10\""]);
         assert!(offered(&route, &[(name, "mux, foo")]).is_empty());
+        assert!(offered(&route, &[(name, " ,")]).is_empty(), "an empty list");
         route.options.compression = Compression::Strip;
         assert!(offered(&route, &two).is_empty());
     }
