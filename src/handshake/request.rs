@@ -45,7 +45,7 @@ impl UpgradeRequest {
         }
         let authority = authority(&uri, &headers)?;
         let host = host_name(&authority)?;
-        let target = uri.path_and_query().cloned().ok_or(Refusal::Malformed("the request names no path"))?;
+        let target = uri.path_and_query().ok_or(Refusal::Malformed("the request names no path")).and_then(rooted)?;
         check_path(target.path())?;
         let key = key(&headers)?;
         let origin = origin(&headers)?;
@@ -166,6 +166,18 @@ fn origin(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         },
         Err(()) => Err(Refusal::Malformed("the request has several Origin headers")),
     }
+}
+
+/// The target with a path: an absolute one may do without (RFC 9112 section 3.2.1), a request line may not.
+fn rooted(target: &PathAndQuery) -> Result<PathAndQuery, Refusal> {
+    match target.as_str() {
+        // An empty target calls itself "/" too, but would be written as nothing.
+        "/" => Some(PathAndQuery::from_static("/")),
+        text if text.starts_with('/') => Some(target.clone()),
+        text if text.starts_with('?') => format!("/{text}").parse().ok(),
+        _ => None,
+    }
+    .ok_or(Refusal::Malformed("the path does not begin with a slash"))
 }
 
 /// Leaves the offers of permessage-deflate, untouched, or none: what we do not know, we do not let through.
@@ -321,6 +333,19 @@ mod tests {
         }
         for path in ["/", "/a//b", "/a/...", "/a/..b", "/a%20b", "/a?x=../..", "/a?x=%2f\\", "/.well-known/x"] {
             assert!(parse(path, &[]).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_target_without_a_path_means_the_root() {
+        for (target, asked) in [
+            ("http://gate.test", "/"),
+            ("http://gate.test/", "/"),
+            ("http://gate.test?x=1", "/?x=1"),
+            ("ws://gate.test:#x", "/"),
+        ] {
+            let head = upstream(&route(HostPattern::Any, "/"), target, &[]);
+            assert_eq!(head.uri.to_string(), asked, "{target}");
         }
     }
 
