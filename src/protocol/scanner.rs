@@ -182,6 +182,9 @@ impl Scanner {
                     return Scan { at, stop: Stop::Boundary };
                 }
             }
+            if !to_boundary && self.message == Message::None {
+                at = self.whole_messages(chunk, at);
+            }
             let rest = &chunk[at..];
             if rest.is_empty() {
                 return Scan { at, stop: Stop::End };
@@ -203,6 +206,59 @@ impl Scanner {
                 return Scan { at, stop: Stop::Boundary };
             }
         }
+    }
+
+    /// Passes messages of one frame below 64 KiB that are whole in `chunk`; how far they reach. They are most of what there
+    /// is, and leave no state behind. Anything else, a violation too, is left to the way that knows it all.
+    #[inline]
+    fn whole_messages(&mut self, chunk: &[u8], from: usize) -> usize {
+        let limit = self.rules.frame_limit.min(self.rules.message_limit);
+        let (mask_bit, mask_size) = match self.rules.role {
+            Role::Server => (0x80, 4),
+            Role::Client => (0, 0),
+        };
+        let mut at = from;
+        let mut messages = 0;
+        while let Some(&[first, second]) = chunk.get(at..at + 2) {
+            // FIN, no reserved bit but that of compression, text or binary.
+            let compressed = first & 0x40 != 0;
+            if !matches!(first & !0x40, 0x81 | 0x82) || second & 0x80 != mask_bit || (compressed && !self.rules.deflate)
+            {
+                break;
+            }
+            let (size, length) = match second & 0x7f {
+                126 => {
+                    let Some(&[high, low]) = chunk.get(at + 2..at + 4) else { break };
+                    let length = usize::from(u16::from_be_bytes([high, low]));
+                    // Not in its shortest form.
+                    if length < 126 {
+                        break;
+                    }
+                    (4, length)
+                }
+                127 => break,
+                short => (2, usize::from(short)),
+            };
+            let begin = at + size + mask_size;
+            let end = begin + length;
+            if end > chunk.len() || length as u64 > limit {
+                break;
+            }
+            if first == 0x81 && self.rules.utf8 {
+                let key = if mask_size > 0 {
+                    [chunk[begin - 4], chunk[begin - 3], chunk[begin - 2], chunk[begin - 1]]
+                } else {
+                    [0; 4]
+                };
+                if !mask::hides_ascii(&chunk[begin..end], key, 0) {
+                    break;
+                }
+            }
+            at = end;
+            messages += 1;
+        }
+        self.messages += messages;
+        at
     }
 
     fn control(header: Header, at: usize, available: usize) -> Scan {
@@ -271,9 +327,12 @@ impl Scanner {
         let mut room = [0; 4096];
         let mut offset = self.seen;
         for part in bytes.chunks(room.len()) {
-            let plain = &mut room[..part.len()];
-            mask::apply(part, key, offset, plain);
-            self.utf8.push(plain).map_err(|_| Violation::TextNotUtf8)?;
+            // Plain ASCII, most of all text, need not be unmasked to be known as such.
+            if !self.utf8.is_between() || !mask::hides_ascii(part, key, offset) {
+                let plain = &mut room[..part.len()];
+                mask::apply(part, key, offset, plain);
+                self.utf8.push(plain).map_err(|_| Violation::TextNotUtf8)?;
+            }
             offset += part.len() as u64;
         }
         Ok(())

@@ -13,6 +13,13 @@ pub struct Validator {
 }
 
 impl Validator {
+    /// Whether what came so far ends between two code points.
+    #[inline]
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.carried == 0
+    }
+
     /// Checks the next bytes of the message; fails as soon as they can no longer become UTF-8.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), NotUtf8> {

@@ -147,3 +147,55 @@ proptest! {
         prop_assert_eq!(passed(rules, &bytes, size), passed(rules, &bytes, bytes.len().max(1)));
     }
 }
+
+/// All that passes when the scanner is made to stop at each frame border, and so never takes the short way.
+fn frame_by_frame(rules: Rules, chunk: &[u8]) -> (usize, Stop, u64) {
+    let mut scanner = Scanner::new(rules);
+    let mut from = 0;
+    loop {
+        let scan = scanner.scan(chunk, from, true);
+        match scan.stop {
+            Stop::Boundary => from = scan.at,
+            stop => return (scan.at, stop, scanner.messages()),
+        }
+    }
+}
+
+/// Mostly messages of one frame, short ones and text too; now and then something else.
+fn messages() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
+    let text = prop_oneof![4 => "[ -~]{0,140}", 1 => "\\PC{0,60}"].prop_map(String::into_bytes);
+    let payload = prop_oneof![text, prop::collection::vec(any::<u8>(), 0..300)];
+    let first = prop_oneof![8 => Just(0x81u8), 8 => Just(0x82u8), 2 => Just(0xc1u8), 1 => Just(0x01u8), 1 => Just(0x80u8), 1 => any::<u8>()];
+    prop::collection::vec((first, payload), 0..12)
+}
+
+proptest! {
+    #[test]
+    fn the_short_way_and_the_long_way_agree(
+        messages in messages(), masked: bool, deflate: bool, limited: bool, cut in 0usize..40,
+    ) {
+        let mut bytes = Vec::new();
+        for (first, payload) in messages {
+            let bit = if masked { 0x80 } else { 0 };
+            bytes.push(first);
+            match payload.len() {
+                short @ 0..126 => bytes.push(short as u8 | bit),
+                long => bytes.extend_from_slice(&[126 | bit, (long >> 8) as u8, long as u8]),
+            }
+            if masked {
+                let key = [7, 200, 33, first];
+                bytes.extend_from_slice(&key);
+                bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+            } else {
+                bytes.extend_from_slice(&payload);
+            }
+        }
+        bytes.truncate(bytes.len() - cut.min(bytes.len()));
+        let role = if masked { Role::Server } else { Role::Client };
+        let limit = if limited { 120 } else { u64::MAX };
+        let rules = Rules { role, deflate, frame_limit: limit, ..RULES };
+        let mut scanner = Scanner::new(rules);
+        let scan = scanner.scan(&bytes, 0, false);
+        prop_assert_eq!((scan.at, scan.stop, scanner.messages()), frame_by_frame(rules, &bytes));
+    }
+}
