@@ -210,9 +210,10 @@ impl Relay {
         }
     }
 
-    /// Whether a control frame of ours should enter this leg's outgoing stream, which stands at a frame border.
+    /// Whether a control frame of ours is due on this leg, whose outgoing stream stands at a frame border.
     #[inline]
-    fn control_ready(&self, side: Side, now: Instant) -> bool {
+    #[must_use]
+    pub fn has_control(&self, side: Side, now: Instant) -> bool {
         let leg = &self.legs[side];
         leg.control_due(&self.config.heartbeat[side], now) && !self.inside_frame(side)
     }
@@ -220,7 +221,7 @@ impl Relay {
     /// The next control frame of ours for this leg; it must be sent before anything else.
     #[inline]
     pub fn take_control(&mut self, side: Side, now: Instant, key: impl FnOnce() -> [u8; 4]) -> Option<ControlFrame> {
-        if !self.control_ready(side, now) {
+        if !self.has_control(side, now) {
             return None;
         }
         self.legs[side].take_control(&self.config.heartbeat[side], now, key)

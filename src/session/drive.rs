@@ -104,9 +104,10 @@ impl Session {
         if let Some(order) = self.membership.take_order() {
             self.obey(order, now);
         }
+        let mut dry = PerSide { downstream: false, upstream: false };
         for turn in 1.. {
             // 2. Bytes: what waits goes out, what arrived comes in.
-            let mut progress = self.relay_once(cx, now);
+            let mut progress = self.relay_once(&mut dry, cx, now);
             // 3. Failures, after what came before them has been read.
             progress |= self.lose_failed(!progress, now);
             // Time does not wait for a peer that sends without a pause.
@@ -162,7 +163,8 @@ impl Session {
     }
 
     fn check_time(&mut self, now: Instant) -> Progress {
-        if self.relay.poll_timeout().is_none_or(|at| at > now) {
+        // The timer is never set later than the relay's deadline, so that most turns need not ask for it.
+        if self.armed > now || self.relay.poll_timeout().is_none_or(|at| at > now) {
             return false;
         }
         let pauses = self.context.pause.observe(now);

@@ -1,7 +1,10 @@
 //! Bytes through a session: reads, relays, writes.
 
 use super::drive::{Progress, Session, Writing};
-use crate::relay::{Loss, Side};
+use crate::{
+    relay::{Loss, PerSide, Side},
+    transport::Transport,
+};
 use std::{
     io,
     rc::Rc,
@@ -14,16 +17,19 @@ const CALM_READ: usize = 64 * 1024;
 /// Room before a chunk for the bytes held back from the one before: the longest control frame less one byte.
 const HELD: usize = 2 + 4 + 125;
 impl Session {
-    /// One round: what waits goes out, what arrived comes in, our own control frames follow.
-    pub(super) fn relay_once(&mut self, cx: &mut Context<'_>, now: Instant) -> Progress {
+    /// One round: what waits goes out, what arrived comes in, our own control frames follow. A leg that is `dry` had
+    /// nothing to read in an earlier round of this turn, and wakes us when it has.
+    pub(super) fn relay_once(&mut self, dry: &mut PerSide<bool>, cx: &mut Context<'_>, now: Instant) -> Progress {
         let mut progress = false;
         for side in Side::BOTH {
             progress |= self.write_waiting(side, cx, now);
         }
         self.send_controls(cx, now);
         for side in Side::BOTH {
-            if self.relay.wants_read(side) {
-                progress |= self.read(side, cx, now);
+            if !dry[side] && self.relay.wants_read(side) {
+                let read = self.read(side, cx, now);
+                dry[side] = !read;
+                progress |= read;
             }
         }
         progress
@@ -90,7 +96,15 @@ impl Session {
         self.tell_heartbeat(side);
     }
 
+    #[inline]
     pub(super) fn send_controls(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if Side::BOTH.into_iter().any(|side| self.relay.has_control(side, now)) {
+            self.send_due_controls(cx, now);
+        }
+    }
+
+    #[cold]
+    fn send_due_controls(&mut self, cx: &mut Context<'_>, now: Instant) {
         for side in Side::BOTH {
             while let Some(frame) = self.relay.take_control(side, now, rand::random) {
                 self.send(side, frame.bytes(), cx, now);
@@ -123,10 +137,16 @@ impl Session {
         self.note_taken(side, now);
     }
 
+    #[inline]
     pub(super) fn write_waiting(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) -> Progress {
         let mut progress = false;
-        if !matches!(self.legs[side].writing, Writing::Works) {
-            return progress;
+        let leg = &self.legs[side];
+        let held_back = leg.transport.as_ref().is_some_and(Transport::holds_back);
+        if self.relay.outbox(side).is_empty() && !held_back && !self.relay.waits_for_transport(side) {
+            return false;
+        }
+        if !matches!(leg.writing, Writing::Works) {
+            return false;
         }
         while !self.relay.outbox(side).is_empty() {
             let Some(transport) = &mut self.legs[side].transport else { return progress };
@@ -154,6 +174,7 @@ impl Session {
     }
 
     /// Tells the relay what the transport has taken, if it waits to know.
+    #[inline]
     pub(super) fn note_taken(&mut self, side: Side, now: Instant) {
         if !self.relay.waits_for_transport(side) {
             return;
