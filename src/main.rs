@@ -1,4 +1,5 @@
 //! The program: its arguments, and the exit code of what they ask for.
+mod allocator;
 mod cli;
 
 use clap::Parser;
