@@ -254,8 +254,19 @@ impl Scanner {
                     break;
                 }
             }
-            at = end;
             messages += 1;
+            at = end;
+            if first != 0x81 || !self.rules.utf8 {
+                // Streams repeat themselves: while the next header says the same, where the one after it stands is known
+                // before this one is read, and the processor need not wait for it.
+                let span = size + mask_size + length;
+                let same = if size == 4 { u32::MAX } else { u32::from_ne_bytes([0xff, 0xff, 0, 0]) };
+                let pattern = head(chunk, begin - mask_size - size) & same;
+                while at + span.max(4) <= chunk.len() && head(chunk, at) & same == pattern {
+                    messages += 1;
+                    at += span;
+                }
+            }
         }
         self.messages += messages;
         at
@@ -352,6 +363,12 @@ impl Scanner {
         self.messages += 1;
         Ok(())
     }
+}
+
+/// Four bytes of `chunk`, as they are in memory; zeros where it ends.
+#[inline]
+fn head(chunk: &[u8], at: usize) -> u32 {
+    chunk.get(at..at + 4).map_or(0, |four| u32::from_ne_bytes([four[0], four[1], four[2], four[3]]))
 }
 
 #[cfg(test)]
