@@ -1,6 +1,6 @@
 //! The one IO loop: reads, relays, writes, in numbered priorities, then trusts the clock.
 
-use super::{Facts, Opened, Opening, WorkerContext, registry::Membership, registry::Order};
+use super::{Facts, Opened, Opening, SCRATCH, WorkerContext, registry::Membership, registry::Order};
 use crate::{
     protocol::{
         heartbeat::{Answers, Seed},
@@ -10,16 +10,20 @@ use crate::{
     transport::Transport,
 };
 use std::{
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
     rc::Rc,
     sync::atomic::Ordering,
     task::{Context, Poll},
     time::Instant,
 };
-use tokio::time::Sleep;
+use tokio::{task::yield_now, time::Sleep};
 
-/// Reads of both sides in one turn, so that one busy session does not hold up its worker.
-const TURN: usize = 4;
+/// A session that has moved this many bytes gives way, so that one that is flooded does not hold up its worker: a turn ends
+/// after the round of reads in which it gets there, and so never moves more than a round (one scratch for each leg) beyond.
+pub(super) const TURN_BYTES: u64 = SCRATCH as u64;
+/// Rounds of reads in one turn, however small.
+const TURN_ROUNDS: usize = 8;
 
 /// A relay, its transports, and one timer.
 pub(super) struct Session {
@@ -105,13 +109,15 @@ impl Session {
             self.obey(order, now);
         }
         let mut dry = PerSide { downstream: false, upstream: false };
-        for turn in 1.. {
+        let begun = self.received();
+        for round in 1.. {
             // 2. Bytes: what waits goes out, what arrived comes in.
             let mut progress = self.relay_once(&mut dry, cx, now);
             // 3. Failures, after what came before them has been read.
             progress |= self.lose_failed(!progress, now);
+            let over = round == TURN_ROUNDS || self.received() - begun >= TURN_BYTES;
             // Time does not wait for a peer that sends without a pause.
-            if !progress || turn == TURN {
+            if !progress || over {
                 // 4. Time, after everything that arrived has been seen.
                 progress |= self.check_time(now);
                 // 5. The ends of transports.
@@ -122,9 +128,8 @@ impl Session {
             if !progress {
                 break;
             }
-            if turn == TURN {
-                // Others have their turn; ours comes again.
-                cx.waker().wake_by_ref();
+            if over {
+                give_way(cx);
                 break;
             }
         }
@@ -207,6 +212,11 @@ impl Session {
         true
     }
 
+    /// Bytes that arrived on both legs so far.
+    fn received(&self) -> u64 {
+        self.relay.leg(Side::Downstream).received + self.relay.leg(Side::Upstream).received
+    }
+
     /// Keeps the worker's count of waiting bytes right.
     fn account(&mut self) {
         let waiting: u64 = Side::BOTH.into_iter().map(|side| self.relay.outbox(side).len() as u64).sum();
@@ -241,6 +251,15 @@ fn settled(leg: &leg::Leg) -> bool {
     match leg.input {
         Input::Closed { .. } | Input::Ended => true,
         Input::Open | Input::Deaf => leg.finish == Finish::Done,
+    }
+}
+
+/// Wakes this task again after everyone else who is ready, and after the sockets have been asked who else is: a task that
+/// just woke itself would have the runtime ask them only after some sixty more turns like this one.
+fn give_way(cx: &mut Context<'_>) {
+    // It is pending the first time, by its contract, and has then arranged for the waker.
+    if pin!(yield_now()).poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 use tokio::{
-    io::{AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     runtime::{Builder, LocalOptions},
     task::spawn_local,
     time::timeout,
@@ -67,6 +67,40 @@ fn a_flood_that_never_pauses_keeps_no_deadline_from_passing() {
         timeout(SOON, session).await.expect("it ends");
         timeout(SOON, flood).await.expect("its stream is closed").unwrap();
         assert_eq!(verdicts.borrow()[0].reason, EndReason::ClientGone);
+    });
+}
+
+#[test]
+fn a_flood_moves_a_bounded_number_of_bytes_in_one_turn() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        // Both peers have sent more than a turn moves, and take all that they are sent.
+        let room = 16 * SCRATCH;
+        let ((mut client, downstream), (mut backend, upstream)) = (duplex(room), duplex(room));
+        let head =
+            |mask: u8| [&[0x82, 127 | mask, 0, 0, 0, 0, 1, 0, 0, 0][..], &[0; 4][..usize::from(mask >> 5)]].concat();
+        client.write_all(&[head(0x80), vec![0; 8 * SCRATCH]].concat()).await.unwrap();
+        backend.write_all(&[head(0), vec![0; 8 * SCRATCH]].concat()).await.unwrap();
+        let verdicts = Rc::default();
+        let mut session = Box::pin(run(opening(downstream, upstream, SOON), context(&verdicts)));
+        let mut moved = Vec::new();
+        let mut before = 0;
+        while before < 2 * 8 * SCRATCH {
+            let poll = poll_fn(|cx| Poll::Ready(session.as_mut().poll(cx))).await;
+            assert!(poll.is_pending());
+            let mut sink = vec![0; room];
+            let mut got = 0;
+            for peer in [&mut client, &mut backend] {
+                while let Ok(Ok(length)) = timeout(Duration::ZERO, peer.read(&mut sink)).await {
+                    got += length;
+                }
+            }
+            moved.push(got);
+            before += got;
+        }
+        // What a turn may move, and the round that took it there.
+        assert!(moved.iter().all(|moved| *moved <= 3 * SCRATCH), "{moved:?}");
+        assert!(moved.len() >= 5, "{moved:?}");
     });
 }
 
