@@ -23,8 +23,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// Runs that are counted.
-const RUNS: u64 = 100;
+/// Units that are counted, in at least two runs.
+const UNITS: u32 = 100;
 /// What a case may cost at most, in shares of what it did.
 const TOLERANCE: f64 = 1.1;
 /// Instructions per unit below which a share says little.
@@ -92,7 +92,7 @@ fn obey(arguments: Vec<String>) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(case: &Case, times: u64) {
+fn run(case: &Case, times: u32) {
     let mut run = case.warm();
     for _ in 0..times {
         run();
@@ -101,13 +101,14 @@ fn run(case: &Case, times: u64) {
 
 /// Instructions per unit: what more runs cost more, so that start and preparation cancel out.
 fn count(case: &Case) -> Outcome<f64> {
-    let few = collected(case.name, RUNS)?;
-    let many = collected(case.name, 2 * RUNS)?;
-    Ok(many.saturating_sub(few) as f64 / RUNS as f64 / f64::from(case.units))
+    let runs = (UNITS / case.units).max(2);
+    let few = collected(case.name, runs)?;
+    let many = collected(case.name, 2 * runs)?;
+    Ok(many.saturating_sub(few) as f64 / f64::from(runs * case.units))
 }
 
 /// Instructions of a process that runs a case so many times.
-fn collected(name: &str, times: u64) -> Outcome<u64> {
+fn collected(name: &str, times: u32) -> Outcome<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(env::current_exe()?)
