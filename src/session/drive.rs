@@ -1,6 +1,6 @@
 //! The one IO loop: reads, relays, writes, in numbered priorities, then trusts the clock.
 
-use super::{Facts, Opened, Opening, SCRATCH, WorkerContext, registry::Membership, registry::Order};
+use super::{Facts, Opened, Opening, SCRATCH, WorkerContext, registry::Membership, registry::Order, timer};
 use crate::{
     protocol::{
         heartbeat::{Answers, Seed},
@@ -30,7 +30,7 @@ pub(super) struct Session {
     pub(super) relay: Relay,
     pub(super) legs: PerSide<Leg>,
     timer: Pin<Box<Sleep>>,
-    /// What the timer is set to.
+    /// What the timer is set for; it fires a little later, together with others.
     armed: Instant,
     /// The timer knows whom to wake.
     registered: bool,
@@ -85,7 +85,7 @@ impl Session {
         let armed = relay.poll_timeout().unwrap_or(now);
         Self {
             legs: PerSide { downstream: Leg::new(downstream), upstream: Leg::new(upstream) },
-            timer: Box::pin(tokio::time::sleep_until(armed.into())),
+            timer: Box::pin(tokio::time::sleep_until(timer::together(armed, now, context.registry.len()).into())),
             armed,
             registered: false,
             pauses: context.pause.observe(now),
@@ -233,7 +233,8 @@ impl Session {
         let Some(due) = self.relay.poll_timeout() else { return Poll::Pending };
         if due < self.armed || self.armed <= now {
             self.armed = due;
-            self.timer.as_mut().reset(due.into());
+            let at = timer::together(due, now, self.context.registry.len());
+            self.timer.as_mut().reset(at.into());
             self.registered = false;
         }
         if !self.registered {

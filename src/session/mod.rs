@@ -7,6 +7,7 @@ pub mod registry;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod timer;
 pub mod verdict;
 
 use crate::{

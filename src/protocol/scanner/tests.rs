@@ -156,7 +156,9 @@ fn frame_by_frame(rules: Rules, chunk: &[u8]) -> (usize, Stop, u64) {
         let scan = scanner.scan(chunk, from, true);
         match scan.stop {
             Stop::Boundary => from = scan.at,
-            stop => return (scan.at, stop, scanner.messages()),
+            stop @ (Stop::End | Stop::Partial | Stop::Control(_) | Stop::Violation(_)) => {
+                return (scan.at, stop, scanner.messages());
+            }
         }
     }
 }
