@@ -38,12 +38,12 @@ COSTS = [
 ]
 
 # Cases with a table of their own.
-LATENCY = Case("latency", "rtt --conns 50 --size 64", "/echo", "latency_us", "µs",
+LATENCY = Case("latency", "rtt --conns 50 --size 64", "/echo", "latency_us.p50", "p50 µs",
                "what a proxy adds to a round trip at a tenth of the rate that nginx can do")
 FAIR = [
-    Case("fair-receive", "fair --conns 20", "/echo", "p99_ratio", "",
+    Case("fair-receive", "fair --conns 20", "/echo", "p99_ratio", "p99 ratio",
          "round trips of 20 clients while one more receives as fast as it goes", "/source/65536/0"),
-    Case("fair-send", "fair --conns 20 --send", "/echo", "p99_ratio", "",
+    Case("fair-send", "fair --conns 20 --send", "/echo", "p99_ratio", "p99 ratio",
          "the same while one more sends as fast as it goes", "/sink"),
 ]
 WORKERS = Case("workers", "rtt --conns 100 --size 64 --inflight 32", "/echo", *PER_MESSAGE,
@@ -51,6 +51,7 @@ WORKERS = Case("workers", "rtt --conns 100 --size 64 --inflight 32", "/echo", *P
 SCALE = Case("scale", "idle --burst 100 --warmup 4", "/echo", "kib_per_conn", "KiB per session",
              "idle sessions: 1,000, 2,000, 4,000, 8,000, and what the descriptor limit allows")
 SCALES = (1000, 2000, 4000, 8000)
+SCALE_SECS = 20  # one ping of the default heartbeat for each leg
 IDLE = 4000  # sessions of the case idle, if there are descriptors for them
 
 NAMES = {case.name: case.what for case in [*COSTS, LATENCY]} | {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Pulsegate beside the proxies that this machine has, on the same work, in turn, and prints tables.
 
-    python3 benches/compare/compare.py                                  # everything; takes an hour
+    python3 benches/compare/compare.py                                  # everything; takes hours
     python3 benches/compare/compare.py --rounds 1 --cases rtt-64,idle   # a first look
     python3 benches/compare/compare.py --list                           # what there is to run; runs nothing
 
@@ -32,11 +32,11 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=",".join(work.NAMES), help="comma-separated (default: all)")
     parser.add_argument("--targets", help="comma-separated, with `direct` for none in between (default: all there are)")
-    parser.add_argument("--rounds", type=int, default=5, help="times each case is measured with each target (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5,
+                        help="times each case is measured with each target (default: 5; `scale` once)")
     parser.add_argument("--secs", type=float, default=3, help="seconds of each measurement (default: 3)")
     parser.add_argument("--tls", choices=("no", "yes", "both"), default="both")
     parser.add_argument("--rate", type=float, help="messages a second of `latency` (default: a tenth of what nginx can do)")
-    parser.add_argument("--scale-secs", type=float, default=20, help="seconds of each step of `scale` (default: 20)")
     parser.add_argument("--json", metavar="FILE", help="write every single reading there")
     parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
     parser.add_argument("--list", action="store_true", help="tell cases and targets, and run nothing")
@@ -127,7 +127,7 @@ class Run:
         value = tables.figure(case.figure)({"result": result})
         value = f"{value:.4g}" if isinstance(value, (int, float)) else ""
         errors = f"  {result['errors']} errors" if result.get("errors") else ""
-        say(f"{number + 1}/{self.chosen.rounds}  {tables.label(label, tls):18} {name:10} {case.unit} {value}{errors}")
+        say(f"{number + 1}/{self.chosen.rounds}  {tables.label(label, tls):19} {name:10} {case.unit} {value}{errors}")
 
     def costs(self, chosen):
         for number in range(self.chosen.rounds):
@@ -186,25 +186,32 @@ class Run:
         return [size for size in work.SCALES if size < sessions_max()] + [sessions_max()]
 
     def scale(self):
-        for number in range(self.chosen.rounds):
-            for tls in self.modes:
-                for size in self.sizes():
-                    for name in self.in_turn(number):
-                        if name != DIRECT:
-                            self.measure(work.SCALE, tls, name, number, label=f"scale-{size}", conns=size,
-                                         secs=self.chosen.scale_secs)
+        for tls in self.modes:
+            for size in self.sizes():
+                for name in self.proxies:
+                    self.measure(work.SCALE, tls, name, 0, label=f"scale-{size}", conns=size, secs=work.SCALE_SECS)
+
+    def minutes(self):
+        """About as long as it will take: starting and stopping is two seconds."""
+        one, rounds, chosen = self.chosen.secs + 3, self.chosen.rounds, self.chosen.cases
+        each = sum(one + (4 if case.name == "idle" else 0) for case in work.COSTS if case.name in chosen) * rounds
+        each += sum(many * rounds for name, many in (("latency", one), ("fair", 4 * one), ("workers", 2 * one))
+                    if name in chosen)
+        each += len(self.sizes()) * (work.SCALE_SECS + 8) if "scale" in chosen else 0
+        return each * len(self.proxies) * len(self.modes) / 60
 
     def all(self):
         """Measures and prints, one table after the other."""
         names, modes, readings = self.names, self.modes, self.readings
+        say(f"this takes about {self.minutes():.0f} minutes")
         costs = [case for case in work.COSTS if case.name in self.chosen.cases]
         if costs:
             self.costs(costs)
             print(tables.costs(readings, costs, names, modes))
         if "latency" in self.chosen.cases:
             rates = self.latency()
-            print("At " + ", ".join(f"{rate:,} messages a second{' with TLS' if tls else ''}" for tls, rate in rates.items())
-                  + ", each sent at its time; latency counts from that time.\n")
+            told = ", ".join(f"{rate:,} messages a second{' with TLS' if tls else ''}" for tls, rate in rates.items())
+            print(f"At {told}, each sent at its time; latency counts from that time.\n")
             print(tables.latency(readings, [*self.proxies, DIRECT], modes))
         if "fair" in self.chosen.cases:
             self.fair()
@@ -251,7 +258,8 @@ def listing(found):
         print(f"{name:16} {what}")
     print()
     for name, path in found.items():
-        print(f"{name:16} {path or 'without a proxy'}" + ("" if not path or os.access(path, os.X_OK) else " (not built yet)"))
+        built = "" if not path or os.access(path, os.X_OK) else " (not built yet)"
+        print(f"{name:16} {path or 'without a proxy'}{built}")
     print()
     tell(about(found))
 

@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -121,10 +122,20 @@ def wait_for(condition, process, what, seconds=20):
     return found
 
 
-def listens(port):
+HANDSHAKE = (b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+
+
+def opens(port, tls):
+    """Whether a session opens: some listen before they know their routes."""
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
+        with socket.create_connection(("127.0.0.1", port), 2) as stream:
+            if tls:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                stream = context.wrap_socket(stream, server_hostname="localhost")
+            stream.sendall(HANDSHAKE)
+            return stream.recv(4096).startswith(b"HTTP/1.1 101")
     except OSError:
         return False
 
@@ -178,8 +189,8 @@ class Target:
         home = str(self.run)
         environment = dict(os.environ, GOMAXPROCS=str(workers), HOME=home, XDG_CONFIG_HOME=home, XDG_DATA_HOME=home)
         self.process = Process(command, self.run / "output.log", environment)
-        for each in (port, tls_port):
-            wait_for(lambda: listens(each), self.process, f"{self.name} does not start")
+        wait_for(lambda: opens(port, False), self.process, f"{self.name} does not start")
+        wait_for(lambda: opens(tls_port, True), self.process, f"{self.name} does not start with TLS")
         self.pid, self.address, self.tls_address = self.process.pid, f"127.0.0.1:{port}", f"127.0.0.1:{tls_port}"
         time.sleep(0.3)  # what it still does after its start is not part of a case
 
