@@ -17,8 +17,9 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a service may take to close.
-const CLOSING: Duration = Duration::from_secs(2);
+/// How long a service may take to answer a close frame, and how long we wait for what comes after that.
+const CLOSING: Duration = Duration::from_secs(10);
+const LINGERING: Duration = Duration::from_secs(2);
 /// The code of an ordinary close frame (RFC 6455 section 7.4.1).
 const NORMAL: u16 = 1000;
 
@@ -237,8 +238,8 @@ impl Connection {
                 }
             }
         };
-        timeout(CLOSING, answered).await.map_err(|_| Failure::TooSlow(CLOSING.as_secs_f64()))??;
-        let _ = timeout(CLOSING, async { while self.turn(&mut &[][..], tally).await.is_ok() {} }).await;
+        timeout(CLOSING, answered).await.map_err(|_| Failure::Unanswered(CLOSING.as_secs()))??;
+        let _ = timeout(LINGERING, async { while self.turn(&mut &[][..], tally).await.is_ok() {} }).await;
         Ok(())
     }
 
@@ -255,6 +256,6 @@ impl Connection {
             Pin::new(&mut self.stream).poll_shutdown(cx)
         });
         // Nothing is measured any more, and the connection is ours to drop.
-        let _ = timeout(CLOSING, leaving).await;
+        let _ = timeout(LINGERING, leaving).await;
     }
 }

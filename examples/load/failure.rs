@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     /// Its code; 1005 if it had none (RFC 6455 section 7.1.5).
     #[error("closed with {0}")]
     Closed(u16),
+    #[error("no answer to a close frame within {0} s")]
+    Unanswered(u64),
     #[error("broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("a message came back with another type or size")]

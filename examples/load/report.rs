@@ -106,7 +106,7 @@ impl Report {
             let line = match value {
                 Value::Count(count) => format!("{name:width$}  {count:>12}"),
                 Value::Figure(figure) => format!("{name:width$}  {:>12}", digits(*figure)),
-                Value::Text(text) => format!("{name:width$}  {text}"),
+                Value::Text(text) => format!("{name:width$}  {}", text.replace(char::is_control, " ")),
                 Value::Group(_) => name.clone(),
             };
             // Writing to a string cannot fail.

@@ -9,7 +9,11 @@ use std::{
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, task::AbortHandle, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, spawn_blocking},
+    time::sleep,
+};
 
 /// The longest latency that is told apart from longer ones: a minute, in nanoseconds.
 const LATENCY_MAX: u64 = 60_000_000_000;
@@ -104,7 +108,7 @@ impl Tally {
         if !matches!(failure, Failure::Stopped) {
             self.lost.set(self.lost.get() + 1);
             self.failed(failure);
-            if self.lost.get() >= self.opened.get() {
+            if self.all_lost() {
                 self.reached.notify_one();
             }
         }
@@ -155,20 +159,31 @@ impl Tally {
         self.latency.borrow().clone()
     }
 
+    /// There is nothing left to wait for.
+    async fn over(&self) {
+        while self.messages.get() < self.limit.get() && !self.all_lost() {
+            self.reached.notified().await;
+        }
+    }
+
+    fn all_lost(&self) -> bool {
+        self.opened.get() > 0 && self.lost.get() >= self.opened.get()
+    }
+
     /// Warms up, then measures for as long as is asked for.
     pub(crate) async fn window(&self, load: &Load) -> Measured {
         sleep(Duration::from_secs_f64(load.warmup)).await;
-        let (usage, own_cpu) = (Usage::of(&load.pid), Usage::own_cpu());
+        let (usage, own_cpu) = (usage_of(&load.pid).await, Usage::own_cpu());
         let begun = Instant::now();
         let (messages, bytes, pings) = (self.messages.get(), self.bytes.get(), self.pings.get());
         self.latency.borrow_mut().reset();
         self.limit.set(load.count.map_or(u64::MAX, |count| messages.saturating_add(count)));
         tokio::select! {
             () = sleep(Duration::from_secs_f64(load.secs)) => {}
-            () = self.reached.notified() => {}
+            () = self.over() => {}
         }
         self.limit.set(u64::MAX);
-        let after = Usage::of(&load.pid);
+        let after = usage_of(&load.pid).await;
         Measured {
             secs: begun.elapsed().as_secs_f64(),
             messages: self.messages.get() - messages,
@@ -207,6 +222,15 @@ impl Tally {
         });
         Progress(Some(task.abort_handle()))
     }
+}
+
+/// Read on another thread: it takes milliseconds, which would be in the latencies.
+async fn usage_of(pids: &[u32]) -> Usage {
+    if pids.is_empty() {
+        return Usage::default();
+    }
+    let pids = pids.to_vec();
+    spawn_blocking(move || Usage::of(&pids)).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 pub(crate) struct Progress(Option<AbortHandle>);
