@@ -95,7 +95,7 @@ impl Connection {
     pub(crate) async fn push(&mut self, unsent: &mut &[u8], tally: &Tally) -> Result<Received, Failure> {
         poll_fn(|cx| match self.poll_turn(cx, unsent, tally) {
             Poll::Pending if unsent.is_empty() => Poll::Ready(Ok(Received::default())),
-            turn => turn,
+            turn @ (Poll::Pending | Poll::Ready(_)) => turn,
         })
         .await
     }

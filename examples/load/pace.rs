@@ -72,7 +72,9 @@ impl Pace {
         // It reads like a pipe: eight bytes, and then nothing until it fires again.
         let mut timer = pipe::Receiver::from_owned_fd_unchecked(timer)?;
         loop {
-            timer.read(&mut [0; 16]).await?;
+            if timer.read(&mut [0; 16]).await? == 0 {
+                return Ok(());
+            }
             if self.frozen.get() {
                 return Ok(());
             }
