@@ -49,7 +49,7 @@ FAIR = [
 WORKERS = Case("workers", "rtt --conns 100 --size 64 --inflight 32", "/echo", *PER_MESSAGE,
                "messages a second with two workers, and with one")
 SCALE = Case("scale", "idle --burst 100 --warmup 4", "/echo", "kib_per_conn", "KiB per session",
-             "idle sessions: 1,000, 2,000, 4,000, 8,000, and what the descriptor limit allows")
+             "idle sessions: 1,000, 2,000, 4,000, 8,000, and what descriptors and ports allow")
 SCALES = (1000, 2000, 4000, 8000)
 SCALE_SECS = 20  # one ping of the default heartbeat for each leg
 IDLE = 4000  # sessions of the case idle, if there are descriptors for them

@@ -65,14 +65,14 @@ def version(name, path):
 
 
 def descriptors():
-    """The hard limit, to which every program raises its own, or is told to."""
+    """The hard limit, to which every program raises its own, or is told to; more than 64 Ki are of no use here."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return 1_000_000 if limit == resource.RLIM_INFINITY else limit
+    return 65536 if limit == resource.RLIM_INFINITY else min(limit, 65536)
 
 
 def sessions_max():
-    """A session takes two descriptors of a proxy; a few hundred are for the rest."""
-    return min((descriptors() - 400) // 2, 500_000)
+    """A session takes two descriptors of a proxy, and one of the 28,000 ports from it to the backend."""
+    return min((descriptors() - 400) // 2, 25_000)
 
 
 class Process:

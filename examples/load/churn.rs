@@ -59,7 +59,7 @@ async fn come_and_go(dialer: Rc<Dialer>, message: Message, batch: Rc<[u8]>, tall
 async fn once(dialer: &Dialer, message: &Message, batch: &[u8], tally: &Tally) -> Result<Received, Failure> {
     let mut connection = dialer.open().await?;
     tally.opened();
-    connection.expect(if message.text { wire::TEXT } else { wire::BINARY }, message.size);
+    connection.expect(message);
     let (mut unsent, mut all) = (batch, Received::default());
     while all.messages == 0 {
         let received = connection.turn(&mut unsent, tally).await?;

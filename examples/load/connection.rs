@@ -1,6 +1,7 @@
 //! One open connection: sends whole frames, counts what arrives, answers pings. It keeps no payload.
 use crate::{
     failure::Failure,
+    options::Message,
     stream::Stream,
     tally::Tally,
     wire::{self, CLOSE, CONTROL_MAX, PING, Part, Scanner},
@@ -20,6 +21,8 @@ use tokio::{
 /// How long a service may take to answer a close frame, and how long we wait for what comes after that.
 const CLOSING: Duration = Duration::from_secs(10);
 const LINGERING: Duration = Duration::from_secs(2);
+/// Bytes that are sent and still kept.
+const SENT_MAX: usize = 1 << 20;
 /// The code of an ordinary close frame (RFC 6455 section 7.4.1).
 const NORMAL: u16 = 1000;
 
@@ -71,13 +74,19 @@ impl Connection {
         }
     }
 
-    /// From now on a message of another type or size is a failure.
-    pub(crate) fn expect(&mut self, opcode: u8, size: usize) {
-        self.expected = Some((opcode, size as u64));
+    /// From now on a message of another type or size is a failure, if it is to be an echo.
+    pub(crate) fn expect(&mut self, message: &Message) {
+        let opcode = if message.text { wire::TEXT } else { wire::BINARY };
+        self.expected = (!message.any).then_some((opcode, message.size as u64));
     }
 
     /// Appends whole frames to what is to be sent.
     pub(crate) fn queue(&mut self, frames: &[u8]) {
+        // A queue that never runs dry would keep all that it ever sent.
+        if self.sent >= SENT_MAX {
+            self.outgoing.drain(..self.sent);
+            self.sent = 0;
+        }
         self.outgoing.extend_from_slice(frames);
     }
 

@@ -89,6 +89,9 @@ pub(crate) struct Message {
     /// Text (ASCII) instead of binary messages.
     #[arg(long)]
     pub(crate) text: bool,
+    /// Take any message for the answer, from services that do not echo; else its type and size must be the same.
+    #[arg(long)]
+    pub(crate) any: bool,
 }
 
 /// Round trips: each connection sends messages to an echo, and sends again when they are back.
@@ -112,6 +115,9 @@ pub(crate) struct Rtt {
 pub(crate) struct Sub {
     #[command(flatten)]
     pub(crate) load: Load,
+    /// Text message that each connection sends first, to subscribe.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) hello: Option<String>,
 }
 
 /// Opens connections and holds them, answering pings: memory and CPU time of each.

@@ -70,7 +70,7 @@ impl Trips {
         let pace = rate.map(|rate| Pace::new(rate, connections.len()));
         let mut tasks = JoinSet::new();
         for (index, mut connection) in connections.into_iter().enumerate() {
-            connection.expect(if message.text { wire::TEXT } else { wire::BINARY }, message.size);
+            connection.expect(message);
             let (batch, tally) = (Rc::clone(&batch), Rc::clone(tally));
             match &pace {
                 Some(pace) => drop(tasks.spawn_local(open_loop(index, connection, batch, Rc::clone(pace), tally))),

@@ -8,6 +8,7 @@ use crate::{
     process::Usage,
     report::Report,
     tally::Tally,
+    wire,
 };
 use std::{
     error::Error,
@@ -25,7 +26,12 @@ pub(crate) async fn sub(options: &Sub) -> Result<Outcome, Box<dyn Error>> {
     let (load, tally) = (&options.load, Tally::new());
     let dialer = Dialer::new(&load.url, load)?;
     let progress = tally.progress(load);
-    let connections = open_all(&dialer, load, &tally).await;
+    let mut connections = open_all(&dialer, load, &tally).await;
+    if let Some(hello) = &options.hello {
+        let mut frame = Vec::new();
+        wire::put_frame(&mut frame, wire::TEXT, hello.as_bytes(), Some(fastrand::u32(..).to_be_bytes()));
+        connections.iter_mut().for_each(|connection| connection.queue(&frame));
+    }
     let mut report = Report::default();
     let mut worked = false;
     if !connections.is_empty() {

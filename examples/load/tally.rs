@@ -172,7 +172,9 @@ impl Tally {
 
     /// Warms up, then measures for as long as is asked for.
     pub(crate) async fn window(&self, load: &Load) -> Measured {
-        sleep(Duration::from_secs_f64(load.warmup)).await;
+        if load.warmup > 0.0 {
+            sleep(Duration::from_secs_f64(load.warmup)).await;
+        }
         let (usage, own_cpu) = (usage_of(&load.pid).await, Usage::own_cpu());
         let begun = Instant::now();
         let (messages, bytes, pings) = (self.messages.get(), self.bytes.get(), self.pings.get());

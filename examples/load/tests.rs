@@ -106,13 +106,14 @@ fn round_trips_of_every_kind_through_a_gateway() {
     let rig = Rig::start();
     let ca = rig.ca();
     let (plain, tls) = (rig.url(false, "/echo"), rig.url(true, "/echo"));
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 7] = [
         &[&plain],
         &[&plain, "--size", "0"],
         &[&plain, "--inflight", "32", "--text"],
         &[&plain, "--size", "100000", "--inflight", "2"],
         &[&tls, "--ca", &ca, "--size", "70000"],
         &[&plain, "--rate", "2000"],
+        &[&plain, "--any"],
     ];
     for case in cases {
         let fixed = ["--conns", "4", "--count", "100", "--secs", TOO_LONG];
@@ -134,6 +135,10 @@ fn streams_idle_connections_and_churn_through_a_gateway() {
         let messages = count(&outcome.report, "messages");
         assert!(messages >= 50 && count(&outcome.report, "bytes") > 40 * 64, "{}", outcome.report.table());
     }
+    let hello = ["sub", &rig.url(false, "/echo"), "--hello", "hi", "--conns", "3", "--count", "3", "--secs", TOO_LONG];
+    let outcome = loaded(&hello);
+    clean(&outcome, 3);
+    assert_eq!(count(&outcome.report, "bytes"), 6);
     for tls in [false, true] {
         let url = rig.url(tls, "/echo");
         let insecure: &[&str] = if tls { &["--insecure"] } else { &[] };
