@@ -4,6 +4,7 @@ use crate::{
     listener::{
         accept::{Connection, accept},
         bind::ListenSocket,
+        tls::Acceptor,
     },
     log::verdict::VerdictLog,
     session::{
@@ -12,6 +13,7 @@ use crate::{
     },
     shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
     tasks::Tasks,
+    transport::RecordRoom,
 };
 use rustls::ServerConfig;
 use std::{
@@ -26,7 +28,6 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval},
 };
-use tokio_rustls::TlsAcceptor;
 
 /// Connections that may be in their opening handshake at a time, on one worker.
 const HANDSHAKES: usize = 1024;
@@ -91,6 +92,7 @@ struct Worker {
     edge: Rc<Edge>,
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
+    records: RecordRoom,
     observer: Option<Arc<dyn Observer>>,
     acceptors: Rc<Tasks>,
     handshakes: Rc<Tasks>,
@@ -120,6 +122,7 @@ impl Worker {
             edge,
             context: Rc::new(context),
             pause,
+            records: RecordRoom::default(),
             observer,
             acceptors: Rc::default(),
             handshakes: Rc::default(),
@@ -130,7 +133,7 @@ impl Worker {
     /// Accepts on one socket until told to stop.
     fn listen(self: &Rc<Self>, socket: ListenSocket, tls: Option<Arc<ServerConfig>>, stop: watch::Receiver<bool>) {
         let worker = Rc::clone(self);
-        let acceptor = tls.map(TlsAcceptor::from);
+        let acceptor = tls.map(|config| Acceptor::new(config, self.records.clone()));
         let slots = Arc::new(Semaphore::new(HANDSHAKES));
         let accepting = async move {
             let stopped = async move {
@@ -147,7 +150,7 @@ impl Worker {
     }
 
     /// Takes a connection through its opening handshake, in a task of its own.
-    fn greet(self: &Rc<Self>, connection: Connection, acceptor: Option<TlsAcceptor>) {
+    fn greet(self: &Rc<Self>, connection: Connection, acceptor: Option<Acceptor>) {
         let worker = Rc::clone(self);
         let greeting = async move {
             let opening = handshake::receive(connection, acceptor.as_ref(), &worker.edge).await;

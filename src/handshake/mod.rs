@@ -12,7 +12,7 @@ pub mod spelling;
 mod wiring;
 
 use crate::{
-    listener::{Peer, accept::Connection, tls},
+    listener::{Peer, accept::Connection, tls::Acceptor},
     route::{RouteOptions, Router},
     session::{Opened, Opening},
     transport::{Socket, Stream},
@@ -27,7 +27,6 @@ use service::{Upgrade, Visit};
 use spelling::Spelled;
 use std::{future::poll_fn, io, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 use tokio::{sync::Semaphore, time::sleep};
-use tokio_rustls::TlsAcceptor;
 
 /// hyper's smallest read buffer; `limits.header` may be less.
 const SMALLEST_BUFFER: usize = 8192;
@@ -66,7 +65,7 @@ impl Edge {
 
 /// Brings an accepted connection to its session: TLS if the listener speaks it, then the opening handshake. The connection's
 /// slot is given back when this ends. `None`: it was refused, and that was logged.
-pub async fn receive(connection: Connection, tls: Option<&TlsAcceptor>, edge: &Rc<Edge>) -> Option<Opening> {
+pub async fn receive(connection: Connection, tls: Option<&Acceptor>, edge: &Rc<Edge>) -> Option<Opening> {
     let Connection { socket, peer, slot } = connection;
     let stream = match tls {
         None => Stream::Plain(socket),
@@ -77,8 +76,8 @@ pub async fn receive(connection: Connection, tls: Option<&TlsAcceptor>, edge: &R
     opening
 }
 
-async fn secure(acceptor: &TlsAcceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {
-    let error = match tls::handshake(acceptor, socket, edge.defaults.handshake).await {
+async fn secure(acceptor: &Acceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {
+    let error = match acceptor.accept(socket, edge.defaults.handshake).await {
         Ok(stream) => return Some(stream),
         Err(error) => error,
     };

@@ -2,10 +2,10 @@
 use super::{CertificateFiles, ListenerTls, TlsVersion};
 use crate::{
     pem::{self, PemError},
-    transport::{Socket, Stream},
+    transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream},
 };
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    CipherSuite, ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// Why a TLS listener cannot be set up.
@@ -47,7 +46,9 @@ pub fn tls_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, TlsError> {
         TlsVersion::Tls13 => ONLY_13,
     };
     let certificates = Certificates::read(&tls.certificates)?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(certificates));
@@ -59,6 +60,16 @@ pub fn tls_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, TlsError> {
     // Early data could be replayed, and with it a handshake.
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+/// AES-128 protects a session as well as AES-256 does, and its SHA-256 costs a handshake less than SHA-384.
+fn is_aes_128(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
 }
 
 /// The certificates of one listener, by the names they are valid for.
@@ -125,14 +136,30 @@ fn names(certified: &CertifiedKey, file: &Path) -> Result<Vec<String>, TlsError>
     Ok(names.into_iter().map(|name| name.trim_start_matches('*').to_ascii_lowercase()).collect())
 }
 
-/// The server's side of the TLS handshake, all of it within `deadline`.
-///
-/// # Errors
-/// What went wrong: a violation by the peer, its leaving, or `TimedOut`.
-pub async fn handshake(acceptor: &TlsAcceptor, socket: Socket, deadline: Duration) -> io::Result<Stream> {
-    match timeout(deadline, acceptor.accept(socket)).await {
-        Ok(accepted) => Ok(Stream::ServerTls(Box::new(accepted?))),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake was not complete in time")),
+/// One worker's side of a TLS listener.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    configs: ServerConfigs,
+    room: RecordRoom,
+}
+
+impl Acceptor {
+    /// `room` is the worker's.
+    #[must_use]
+    pub fn new(config: Arc<ServerConfig>, room: RecordRoom) -> Self {
+        Self { configs: ServerConfigs::new(config), room }
+    }
+
+    /// The server's side of the TLS handshake, all of it within `deadline`.
+    ///
+    /// # Errors
+    /// What went wrong: a violation by the peer, its leaving, or `TimedOut`.
+    pub async fn accept(&self, socket: Socket, deadline: Duration) -> io::Result<Stream> {
+        let accepting = ServerTlsStream::accept(&self.configs, self.room.clone(), socket);
+        match timeout(deadline, accepting).await {
+            Ok(accepted) => Ok(Stream::ServerTls(accepted?)),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake was not complete in time")),
+        }
     }
 }
 
@@ -145,6 +172,10 @@ mod tests {
     use std::fs;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio_rustls::{TlsConnector, client::TlsStream};
+
+    fn acceptor(tls: &ListenerTls) -> Acceptor {
+        Acceptor::new(tls_config(tls).unwrap(), RecordRoom::default())
+    }
 
     struct Folder(tempfile::TempDir);
 
@@ -188,11 +219,11 @@ mod tests {
             .with_root_certificates(store)
             .with_no_client_auth();
         client.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let acceptor = TlsAcceptor::from(tls_config(tls).unwrap());
+        let acceptor = acceptor(tls);
         let connector = TlsConnector::from(Arc::new(client));
         let (ours, theirs) = duplex(64 * 1024);
         tokio::join!(
-            handshake(&acceptor, Socket::Memory(ours), Duration::from_secs(10)),
+            acceptor.accept(Socket::Memory(ours), Duration::from_secs(10)),
             connector.connect(ServerName::try_from(name).unwrap(), theirs)
         )
     }
@@ -213,6 +244,17 @@ mod tests {
             let mut read = [0; 5];
             theirs.read_exact(&mut read).await.unwrap();
             assert_eq!(&read, b"hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn aes_128_comes_first_whatever_else_a_client_has() {
+        let folder = Folder::new();
+        let files = folder.certificate("one", &["gate.test"]);
+        for version in ALL {
+            let (_, theirs) = shake(&one(files.clone()), &files, "gate.test", &[version], &[]).await;
+            let suite = theirs.unwrap().get_ref().1.negotiated_cipher_suite().unwrap();
+            assert!(is_aes_128(suite.suite()), "{suite:?}");
         }
     }
 
@@ -251,9 +293,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_meets_the_deadline() {
         let folder = Folder::new();
-        let acceptor = TlsAcceptor::from(tls_config(&one(folder.certificate("one", &["gate.test"]))).unwrap());
+        let acceptor = acceptor(&one(folder.certificate("one", &["gate.test"])));
         let (ours, _theirs) = duplex(1024);
-        let error = handshake(&acceptor, Socket::Memory(ours), Duration::from_secs(10)).await.unwrap_err();
+        let error = acceptor.accept(Socket::Memory(ours), Duration::from_secs(10)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 

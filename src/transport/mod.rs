@@ -1,14 +1,19 @@
 //! Byte streams: what a handshake reads and writes (`Stream`), and what a session relays over (`Transport`).
 
+mod client_tls;
+mod hello;
 mod path;
+mod server_tls;
 mod stream;
-mod tls;
 mod tune;
 
-pub use stream::{Socket, Stream};
+pub use server_tls::{RecordRoom, ServerConfigs};
+pub use stream::{ServerTlsStream, Socket, Stream};
 pub use tune::{Backstop, tune};
 
 use crate::protocol::heartbeat::PathSample;
+use client_tls::ClientTls;
+use server_tls::ServerTls;
 use socket2::SockRef;
 use std::{
     io,
@@ -16,42 +21,46 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tls::Tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// An upgraded stream. It owns no buffer while idle, but for what rustls needs.
+/// An upgraded stream. It owns no buffer while idle, but for what rustls needs towards a `wss` backend.
 #[derive(Debug)]
 pub struct Transport {
     socket: Socket,
-    tls: Option<Box<Tls>>,
+    security: Security,
+}
+
+#[derive(Debug)]
+enum Security {
+    Plain,
+    Server(Box<ServerTls>),
+    Client(Box<ClientTls>),
 }
 
 impl From<Stream> for Transport {
     fn from(stream: Stream) -> Self {
         match stream {
-            Stream::Plain(socket) => Self { socket, tls: None },
-            Stream::ServerTls(stream) => {
-                let (socket, connection) = stream.into_inner();
-                Self { socket, tls: Some(Box::new(Tls::new(connection.into()))) }
-            }
+            Stream::Plain(socket) => Self { socket, security: Security::Plain },
+            Stream::ServerTls(ServerTlsStream { socket, tls }) => Self { socket, security: Security::Server(tls) },
             Stream::ClientTls(stream) => {
                 let (socket, connection) = stream.into_inner();
-                Self { socket, tls: Some(Box::new(Tls::new(connection.into()))) }
+                Self { socket, security: Security::Client(Box::new(ClientTls::new(connection))) }
             }
         }
     }
 }
 
 impl Transport {
-    /// Reads into `room`; 0 is the end of the stream. `cipher` is scratch room for TLS records.
+    /// Reads into `room`; 0 is the end of the stream. `cipher` is scratch room for the TLS records of a backend.
     ///
     /// # Errors
     /// The socket's, `InvalidData` for broken TLS, `UnexpectedEof` for TLS that ends without close_notify.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8], cipher: &mut [u8]) -> Poll<io::Result<usize>> {
-        match &mut self.tls {
-            None => read(&mut self.socket, cx, room),
-            Some(tls) => tls.poll_read(&mut self.socket, cx, room, cipher),
+        match &mut self.security {
+            Security::Plain => read(&mut self.socket, cx, room),
+            Security::Server(tls) => tls.poll_read(&mut self.socket, cx, room),
+            Security::Client(tls) => tls.poll_read(&mut self.socket, cx, room, cipher),
         }
     }
 
@@ -61,9 +70,10 @@ impl Transport {
     /// The socket's.
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.tls {
-            None => Pin::new(&mut self.socket).poll_write(cx, bytes),
-            Some(tls) => tls.poll_write(&mut self.socket, cx, bytes),
+        match &mut self.security {
+            Security::Plain => Pin::new(&mut self.socket).poll_write(cx, bytes),
+            Security::Server(tls) => tls.poll_write(&mut self.socket, cx, bytes),
+            Security::Client(tls) => tls.poll_write(&mut self.socket, cx, bytes),
         }
     }
 
@@ -71,7 +81,11 @@ impl Transport {
     #[inline]
     #[must_use]
     pub fn holds_back(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.holds_back())
+        match &self.security {
+            Security::Plain => false,
+            Security::Server(tls) => tls.holds_back(),
+            Security::Client(tls) => tls.holds_back(),
+        }
     }
 
     /// Hands the socket what `poll_write` took and it did not.
@@ -79,9 +93,10 @@ impl Transport {
     /// # Errors
     /// The socket's.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.tls {
-            None => Poll::Ready(Ok(())),
-            Some(tls) => tls.poll_flush(&mut self.socket, cx),
+        match &mut self.security {
+            Security::Plain => Poll::Ready(Ok(())),
+            Security::Server(tls) => tls.poll_flush(&mut self.socket, cx),
+            Security::Client(tls) => tls.poll_flush(&mut self.socket, cx),
         }
     }
 
@@ -90,17 +105,21 @@ impl Transport {
     /// # Errors
     /// The socket's.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(tls) = &mut self.tls {
-            ready!(tls.poll_close(&mut self.socket, cx))?;
-        }
+        ready!(self.poll_notify(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
     /// Says close_notify, if there is TLS and room for it, and closes the connection.
     pub fn close(mut self, cx: &mut Context<'_>) {
-        if let Some(tls) = &mut self.tls {
-            // A socket that takes none, or a peer that is gone, gets none.
-            let _ = tls.poll_close(&mut self.socket, cx);
+        // A socket that takes none, or a peer that is gone, gets none.
+        let _ = self.poll_notify(cx);
+    }
+
+    fn poll_notify(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.security {
+            Security::Plain => Poll::Ready(Ok(())),
+            Security::Server(tls) => tls.poll_close(&mut self.socket, cx),
+            Security::Client(tls) => tls.poll_close(&mut self.socket, cx),
         }
     }
 

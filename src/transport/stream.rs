@@ -1,8 +1,10 @@
 //! Streams during the opening handshake: what hyper and tokio-rustls read and write.
+use super::server_tls::{RecordRoom, ServerConfigs, ServerTls};
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
@@ -23,9 +25,55 @@ pub enum Socket {
 pub enum Stream {
     Plain(Socket),
     /// We are the TLS server (client leg).
-    ServerTls(Box<tokio_rustls::server::TlsStream<Socket>>),
+    ServerTls(ServerTlsStream),
     /// We are the TLS client (`wss` backends).
     ClientTls(Box<tokio_rustls::client::TlsStream<Socket>>),
+}
+
+/// A socket on which we are the TLS server, and the handshake is done.
+#[derive(Debug)]
+pub struct ServerTlsStream {
+    pub(super) socket: Socket,
+    pub(super) tls: Box<ServerTls>,
+}
+
+impl ServerTlsStream {
+    /// The server's side of the TLS handshake.
+    ///
+    /// # Errors
+    /// The socket's; `InvalidData` with rustls' error; `UnexpectedEof`.
+    pub async fn accept(configs: &ServerConfigs, room: RecordRoom, mut socket: Socket) -> io::Result<Self> {
+        let mut tls = Box::new(ServerTls::new(configs, room).map_err(io::Error::other)?);
+        poll_fn(|cx| tls.poll_handshake(&mut socket, cx)).await?;
+        Ok(Self { socket, tls })
+    }
+}
+
+impl AsyncRead for ServerTlsStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, tls } = self.get_mut();
+        let length = ready!(tls.poll_read(socket, cx, buf.initialize_unfilled()))?;
+        buf.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ServerTlsStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { socket, tls } = self.get_mut();
+        tls.poll_write(socket, cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, tls } = self.get_mut();
+        tls.poll_flush(socket, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, tls } = self.get_mut();
+        ready!(tls.poll_close(socket, cx))?;
+        Pin::new(socket).poll_shutdown(cx)
+    }
 }
 
 macro_rules! delegate {

@@ -1,7 +1,7 @@
-//! TLS on a session's transport: rustls fed from the worker's scratch room, without buffers of its own.
+//! TLS towards `wss` backends: rustls fed from the worker's scratch room, which keeps 4 KiB of its own.
 
 use super::{Socket, read};
-use rustls::Connection;
+use rustls::ClientConnection;
 use std::{
     io::{self, Read, Write},
     pin::Pin,
@@ -11,15 +11,15 @@ use tokio::io::AsyncWrite;
 
 /// A TLS session whose handshake is done.
 #[derive(Debug)]
-pub(super) struct Tls {
-    connection: Connection,
+pub(super) struct ClientTls {
+    connection: ClientConnection,
     /// Its records no longer make sense; what was decrypted before has been delivered.
     broken: bool,
     close_notify_said: bool,
 }
 
-impl Tls {
-    pub(super) fn new(connection: Connection) -> Self {
+impl ClientTls {
+    pub(super) fn new(connection: ClientConnection) -> Self {
         Self { connection, broken: false, close_notify_said: false }
     }
 
