@@ -1,5 +1,4 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
-pub use crate::session::Observer;
 use crate::{
     config::{Ceilings, Config},
     descriptors,
@@ -10,7 +9,9 @@ use crate::{
     },
     listener::{
         ListenAddress, ListenerConfig,
-        bind::{BindError, Bound, bind},
+        bind::{BindError, Bound, ListenSocket, bind},
+        handover,
+        spread::{Arrival, Board},
         tls::{TlsError, tls_config},
     },
     log::verdict::VerdictLog,
@@ -20,6 +21,7 @@ use crate::{
     upstream::{Upstream, UpstreamTlsError},
     worker,
 };
+pub use crate::{listener::spread::Load, session::Observer};
 use rustls::ServerConfig;
 use std::{
     collections::BTreeMap,
@@ -28,6 +30,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering, mpsc::sync_channel},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 use tokio::sync::Semaphore;
 
@@ -64,6 +67,7 @@ pub struct Ended {
 pub struct Gateway {
     listeners: Vec<ListenerConfig>,
     control: Control,
+    board: Arc<Board>,
     workers: Vec<JoinHandle<Drained>>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
@@ -95,14 +99,18 @@ impl Gateway {
 
         let mut bound = bind(&config.listeners, workers)?;
         let listeners = bound.iter().map(listening).collect();
-        let mut gateway = Self { listeners, control: Control::default(), workers: Vec::new(), _bound: Vec::new() };
+        let board = Arc::new(Board::new(workers, Instant::now()));
+        let links = handover::link(&board, workers);
+        let mut gateway =
+            Self { listeners, control: Control::default(), board, workers: Vec::new(), _bound: Vec::new() };
         let (ready, started) = sync_channel(workers);
-        for (index, outboxes) in outboxes.into_iter().enumerate() {
-            let sockets =
-                bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| Some((bound.sockets.pop()?, tls.clone())));
+        for (index, (outboxes, (hands, intake))) in outboxes.into_iter().zip(links).enumerate() {
+            let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref()));
             let setup = worker::Setup {
                 share: share(index, workers),
                 listeners: sockets.collect(),
+                hands,
+                intake,
                 edge: edge_of(&config, &router, &admission, &refusals),
                 admission: Arc::clone(&admission),
                 outboxes,
@@ -135,6 +143,11 @@ impl Gateway {
     /// The addresses of [`Gateway::listeners`].
     pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.listeners.iter().map(|listener| &listener.address)
+    }
+
+    /// What each worker has to do now.
+    pub fn loads(&self) -> impl Iterator<Item = Load> {
+        self.board.loads(Instant::now())
     }
 
     /// To drain or cut this gateway from another thread, while one waits for it.
@@ -247,6 +260,16 @@ fn router(config: &Config) -> Result<Router, StartError> {
 
 fn server_config(listener: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
     listener.tls.as_ref().map(tls_config).transpose()
+}
+
+/// The next worker's socket of a listener. One that has a single socket comes to the first worker.
+fn socket_of(bound: &mut Bound, tls: Option<&Arc<ServerConfig>>) -> Option<worker::Listening> {
+    let socket = bound.sockets.pop()?;
+    let arrival = match &socket {
+        ListenSocket::Tcp(_) => Arrival::Hashed,
+        ListenSocket::Unix(_) => Arrival::Single,
+    };
+    Some(worker::Listening { socket, tls: tls.cloned(), arrival })
 }
 
 fn listening(bound: &Bound) -> ListenerConfig {

@@ -9,7 +9,7 @@
 //! session writes. The core says where; the shell moves the payload: it is not copied, not unmasked, and no
 //! message is ever assembled.
 //!
-//! **An opening handshake, six stops.** [`listener`] accepts → TLS under a deadline → hyper parses, a tower stack
+//! **An opening handshake, six stops.** [`listener`] accepts, for the worker that has least to do → TLS under a deadline → hyper parses, a tower stack
 //! limits → [`handshake`] makes it an upgrade request for a [`route`], or a 4xx → [`upstream`] picks a backend,
 //! dials, shakes hands, fails over → 101. The client gets its 101 only after the backend gave one.
 //!

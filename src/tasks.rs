@@ -12,13 +12,20 @@ use std::{
 use tokio::sync::Notify;
 
 /// Tasks of one kind that run now.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Tasks {
     running: Cell<usize>,
     none: Notify,
+    show: Option<Box<dyn Fn(usize)>>,
 }
 
 impl Tasks {
+    /// Tasks whose number is told to `show` whenever it changes.
+    #[must_use]
+    pub fn shown(show: impl Fn(usize) + 'static) -> Rc<Self> {
+        Rc::new(Self { show: Some(Box::new(show)), ..Self::default() })
+    }
+
     /// Runs a task on this thread. Its panic ends that task alone; `panicked` is told what it said.
     pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static, panicked: impl FnOnce(&str) + 'static) {
         let counted = Counted::new(self);
@@ -28,6 +35,13 @@ impl Tasks {
     #[must_use]
     pub fn running(&self) -> usize {
         self.running.get()
+    }
+
+    fn count(&self, running: usize) {
+        self.running.set(running);
+        if let Some(show) = &self.show {
+            show(running);
+        }
     }
 
     /// Waits until none runs.
@@ -46,15 +60,15 @@ struct Counted(Rc<Tasks>);
 
 impl Counted {
     fn new(tasks: &Rc<Tasks>) -> Self {
-        tasks.running.set(tasks.running.get() + 1);
+        tasks.count(tasks.running() + 1);
         Self(Rc::clone(tasks))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.running.set(self.0.running.get() - 1);
-        if self.0.running.get() == 0 {
+        self.0.count(self.0.running() - 1);
+        if self.0.running() == 0 {
             self.0.none.notify_waiters();
         }
     }
@@ -123,6 +137,19 @@ mod tests {
             assert_eq!(tasks.running(), 0);
             assert_eq!(*said.borrow(), "broken 7");
             assert!(survived.get());
+        });
+    }
+
+    #[test]
+    fn every_change_is_shown() {
+        run(async {
+            let shown = Rc::new(RefCell::new(Vec::new()));
+            let heard = Rc::clone(&shown);
+            let tasks = Tasks::shown(move |running| heard.borrow_mut().push(running));
+            tasks.spawn(async {}, |_| {});
+            tasks.spawn(async { panic!("broken") }, |_| {});
+            tasks.finished().await;
+            assert_eq!(*shown.borrow(), [1, 2, 1, 0]);
         });
     }
 

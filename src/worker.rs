@@ -4,6 +4,8 @@ use crate::{
     listener::{
         accept::{Connection, accept},
         bind::ListenSocket,
+        handover::{Hands, Intake},
+        spread::{Arrival, Seat},
         tls::Acceptor,
     },
     log::verdict::VerdictLog,
@@ -13,7 +15,7 @@ use crate::{
     },
     shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
     tasks::Tasks,
-    transport::RecordRoom,
+    transport::{RecordRoom, ServerConfigs},
 };
 use rustls::ServerConfig;
 use std::{
@@ -21,15 +23,15 @@ use std::{
     io,
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, Handle, LocalOptions},
     sync::{Semaphore, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval_at},
 };
 
-/// Connections that may be in their opening handshake at a time, on one worker.
+/// Connections that may be in their opening handshake at a time, on one worker, whichever listener they came to.
 const HANDSHAKES: usize = 1024;
 /// Those of them that may wait for a backend; the rest is kept for refusals.
 pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
@@ -37,7 +39,9 @@ pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
 /// What a worker is made of; built by the gateway, moved to the worker's thread.
 pub(crate) struct Setup {
     pub(crate) share: Share,
-    pub(crate) listeners: Vec<(ListenSocket, Option<Arc<ServerConfig>>)>,
+    pub(crate) listeners: Vec<Listening>,
+    pub(crate) hands: Hands,
+    pub(crate) intake: Intake,
     pub(crate) edge: Box<dyn FnOnce() -> Rc<Edge> + Send>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) outboxes: Outboxes,
@@ -45,6 +49,13 @@ pub(crate) struct Setup {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) plan: DrainPlan,
     pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// One worker's part of a listener.
+pub(crate) struct Listening {
+    pub(crate) socket: ListenSocket,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) arrival: Arrival,
 }
 
 /// The body of a worker's thread: serves until a drain is over. `ready` hears once whether the worker could start.
@@ -64,13 +75,16 @@ pub(crate) fn run(setup: Setup, ready: SyncSender<io::Result<()>>) -> Drained {
 }
 
 async fn live(setup: Setup) -> Drained {
-    let Setup { share, listeners, edge, admission, outboxes, verdicts, observer, plan, mut phase } = setup;
-    let worker = Rc::new(Worker::new(edge(), outboxes, verdicts, observer));
+    let Setup { share, listeners, hands, intake, edge, admission, outboxes, verdicts, observer, plan, mut phase } =
+        setup;
+    let seat = hands.seat().clone();
+    let worker = Rc::new(Worker::new(edge(), hands, outboxes, verdicts, observer));
     let (stop, stopped) = watch::channel(false);
-    for (socket, tls) in listeners {
-        worker.listen(socket, tls, stopped.clone());
+    for listening in listeners {
+        worker.listen(listening, stopped.clone());
     }
-    let watchdog = tokio::task::spawn_local(watch_for_pauses(Rc::clone(&worker.pause)));
+    worker.take_over(intake, stopped);
+    let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat));
 
     let since = until_closing(&mut phase, &plan).await;
     admission.drain();
@@ -94,13 +108,21 @@ struct Worker {
     pause: Rc<PauseWatch>,
     records: RecordRoom,
     observer: Option<Arc<dyn Observer>>,
+    hands: Hands,
+    slots: Arc<Semaphore>,
     acceptors: Rc<Tasks>,
     handshakes: Rc<Tasks>,
     sessions: Rc<Tasks>,
 }
 
 impl Worker {
-    fn new(edge: Rc<Edge>, outboxes: Outboxes, verdicts: Arc<VerdictLog>, observer: Option<Arc<dyn Observer>>) -> Self {
+    fn new(
+        edge: Rc<Edge>,
+        hands: Hands,
+        outboxes: Outboxes,
+        verdicts: Arc<VerdictLog>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
         let context = WorkerContext {
@@ -118,40 +140,52 @@ impl Worker {
                 }
             }),
         };
+        let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
             edge,
             context: Rc::new(context),
             pause,
             records: RecordRoom::default(),
             observer,
+            hands,
+            slots: Arc::new(Semaphore::new(HANDSHAKES)),
             acceptors: Rc::default(),
-            handshakes: Rc::default(),
-            sessions: Rc::default(),
+            handshakes: Tasks::shown(move |running| shaking.show_handshakes(running)),
+            sessions: Tasks::shown(move |running| relaying.show_sessions(running)),
         }
     }
 
     /// Accepts on one socket until told to stop.
-    fn listen(self: &Rc<Self>, socket: ListenSocket, tls: Option<Arc<ServerConfig>>, stop: watch::Receiver<bool>) {
-        let worker = Rc::clone(self);
-        let acceptor = tls.map(|config| Acceptor::new(config, self.records.clone()));
-        let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    fn listen(self: &Rc<Self>, listening: Listening, stop: watch::Receiver<bool>) {
+        let Listening { socket, tls, arrival } = listening;
+        let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
+        let tls = tls.map(ServerConfigs::new);
         let accepting = async move {
-            let stopped = async move {
-                let mut stop = stop;
-                // A gateway that is gone wants no more connections either.
-                let _ = stop.wait_for(|stop| *stop).await;
+            let each = |connection| {
+                if let Some(connection) = worker.hands.pass_on(connection, tls.as_ref(), arrival) {
+                    worker.greet(connection, tls.clone());
+                }
             };
-            let each = |connection| worker.greet(connection, acceptor.clone());
-            if let Err(error) = accept(socket, acceptor.is_some(), slots, stopped, each).await {
+            if let Err(error) = accept(socket, tls.is_some(), slots, stopped(stop), each).await {
                 tracing::error!(%error, "a listening socket cannot be served; its worker serves the others");
             }
         };
         self.acceptors.spawn(accepting, |message| tracing::error!("accepting connections panicked: {message}"));
     }
 
+    /// Takes the connections that other workers hand over, until told to stop.
+    fn take_over(self: &Rc<Self>, intake: Intake, stop: watch::Receiver<bool>) {
+        let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
+        let taking = async move {
+            intake.run(slots, stopped(stop), |connection, tls| worker.greet(connection, tls)).await;
+        };
+        self.acceptors.spawn(taking, |message| tracing::error!("taking connections over panicked: {message}"));
+    }
+
     /// Takes a connection through its opening handshake, in a task of its own.
-    fn greet(self: &Rc<Self>, connection: Connection, acceptor: Option<Acceptor>) {
+    fn greet(self: &Rc<Self>, connection: Connection, tls: Option<ServerConfigs>) {
         let worker = Rc::clone(self);
+        let acceptor = tls.map(|configs| Acceptor::new(configs, self.records.clone()));
         let greeting = async move {
             let opening = handshake::receive(connection, acceptor.as_ref(), &worker.edge).await;
             if let Some(opening) = opening {
@@ -170,19 +204,33 @@ impl Worker {
     }
 }
 
-/// Ticks for as long as the worker lives: a late tick is a pause of the whole worker.
-async fn watch_for_pauses(watch: Rc<PauseWatch>) {
-    let mut ticks = interval(TICK);
+/// A gateway that is gone wants no more connections either.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Ticks for as long as the worker lives: a late tick is a pause of the whole worker. Tells the board how busy it is.
+async fn watch(pause: Rc<PauseWatch>, seat: Seat) {
+    let mut ticks = interval_at(tokio::time::Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let metrics = Handle::current().metrics();
+    let (mut last, mut worked) = (Instant::now(), Duration::ZERO);
     loop {
         ticks.tick().await;
         let now = Instant::now();
-        if let Some(paused) = watch.tick(now) {
+        let total = metrics.worker_total_busy_duration(0);
+        seat.tick(percent(total.saturating_sub(worked), now - last), now);
+        (last, worked) = (now, total);
+        if let Some(paused) = pause.tick(now) {
             tracing::warn!(
                 paused_ms = u64::try_from(paused.as_millis()).unwrap_or(u64::MAX),
-                pauses = watch.observe(now),
+                pauses = pause.observe(now),
                 "this worker stood still (stopped, migrated or starved of CPU); no peer is blamed: every heartbeat starts afresh"
             );
         }
     }
+}
+
+fn percent(part: Duration, whole: Duration) -> u32 {
+    u32::try_from(part.as_micros() * 100 / whole.as_micros().max(1)).unwrap_or(u32::MAX)
 }

@@ -316,7 +316,8 @@ fn tls_that_fails_is_no_session() {
         let tls =
             crate::listener::ListenerTls { certificates: vec![files], min_version: crate::listener::TlsVersion::Tls12 };
         let config = crate::listener::tls::tls_config(&tls).unwrap();
-        let acceptor = Acceptor::new(config, crate::transport::RecordRoom::default());
+        let acceptor =
+            Acceptor::new(crate::transport::ServerConfigs::new(config), crate::transport::RecordRoom::default());
         let gate = gate(SocketAddr::from(([127, 0, 0, 1], 9)), |_| {});
         let (mut client, ours) = duplex(64 * 1024);
         client.write_all(REQUEST.as_bytes()).await.unwrap();

@@ -27,6 +27,13 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct Slot(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
+impl From<Option<OwnedSemaphorePermit>> for Slot {
+    /// `None`: a connection that is taken beyond the bound, at the end.
+    fn from(permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self(permit)
+    }
+}
+
 /// Accepts connections and hands each to `each`, which must not block (it spawns the connection's task).
 ///
 /// A connection is accepted only when `slots` has a place for its opening handshake; until then it waits in the kernel.

@@ -21,7 +21,7 @@ pub struct Bound {
     pub config: ListenerConfig,
     /// Where it listens: `config.address`, with the port that the kernel chose for port 0.
     pub address: ListenAddress,
-    /// One for each worker, non-blocking.
+    /// One for each worker, or a single one; non-blocking.
     pub sockets: Vec<ListenSocket>,
     _file: Option<SocketFile>,
 }
@@ -66,7 +66,7 @@ fn advice(error: &io::Error) -> String {
 ///
 /// TCP listeners get one socket per worker (`SO_REUSEPORT`), so that the kernel spreads connections; a first bind without that
 /// option makes an address in use an error, as it would be without it. `[::]` accepts IPv4 too, unless a listener for
-/// `0.0.0.0` on the same port is configured besides it. A Unix socket is bound once and its descriptor shared; a file
+/// `0.0.0.0` on the same port is configured besides it. A Unix socket is one socket, for one worker to deal out; a file
 /// left behind by a process that died is replaced, a socket that somebody serves is not.
 ///
 /// # Errors
@@ -94,8 +94,8 @@ fn bind_one(config: &ListenerConfig, all: &[&ListenAddress], workers: usize) -> 
         }
         ListenAddress::Unix(path) => {
             clear_stale(path, &config.address)?;
-            let (file, sockets) = bind_unix(path, workers).map_err(explain)?;
-            let sockets = sockets.into_iter().map(ListenSocket::Unix).collect();
+            let (file, socket) = bind_unix(path).map_err(explain)?;
+            let sockets = vec![ListenSocket::Unix(socket)];
             Ok(Bound { config: config.clone(), address: config.address.clone(), sockets, _file: Some(file) })
         }
     }
@@ -146,16 +146,14 @@ fn clear_stale(path: &Path, address: &ListenAddress) -> Result<(), BindError> {
     }
 }
 
-fn bind_unix(path: &Path, workers: usize) -> io::Result<(SocketFile, Vec<UnixListener>)> {
+/// One socket: if every worker waited on it, every connection would wake them all, and one of them would get it.
+fn bind_unix(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     let file = SocketFile::of(path)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    let first: UnixListener = socket.into();
-    let mut sockets = (1..workers).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>()?;
-    sockets.push(first);
-    Ok((file, sockets))
+    Ok((file, socket.into()))
 }
 
 /// The file of our Unix socket, removed with us unless another process has put its own there.
@@ -251,11 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_shared_and_removed_with_us() {
+    fn a_unix_socket_is_one_and_removed_with_us() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gate.sock");
         let bound = bind(&[unix(&path)], 2).unwrap();
-        assert_eq!(bound[0].sockets.len(), 2);
+        assert_eq!(bound[0].sockets.len(), 1);
         UnixStream::connect(&path).unwrap();
         let error = bind(&[unix(&path)], 1).unwrap_err();
         assert!(matches!(error, BindError::InUse { .. }), "{error}");

@@ -1,6 +1,8 @@
 //! Accepts connections and brings them to their opening handshake.
 pub mod accept;
 pub mod bind;
+pub mod handover;
+pub mod spread;
 pub mod tls;
 use std::{fmt, net::SocketAddr, path::PathBuf};
 

@@ -146,8 +146,8 @@ pub struct Acceptor {
 impl Acceptor {
     /// `room` is the worker's.
     #[must_use]
-    pub fn new(config: Arc<ServerConfig>, room: RecordRoom) -> Self {
-        Self { configs: ServerConfigs::new(config), room }
+    pub fn new(configs: ServerConfigs, room: RecordRoom) -> Self {
+        Self { configs, room }
     }
 
     /// The server's side of the TLS handshake, all of it within `deadline`.
@@ -174,7 +174,7 @@ mod tests {
     use tokio_rustls::{TlsConnector, client::TlsStream};
 
     fn acceptor(tls: &ListenerTls) -> Acceptor {
-        Acceptor::new(tls_config(tls).unwrap(), RecordRoom::default())
+        Acceptor::new(ServerConfigs::new(tls_config(tls).unwrap()), RecordRoom::default())
     }
 
     struct Folder(tempfile::TempDir);

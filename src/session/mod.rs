@@ -20,6 +20,7 @@ use registry::Registry;
 use std::{
     cell::RefCell,
     future::poll_fn,
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, atomic::AtomicU64},
@@ -66,8 +67,21 @@ pub struct Facts {
 /// Told of every ping, pong and round trip: session id, side, event.
 pub type HeartbeatObserver = Rc<dyn Fn(&str, Side, HeartbeatEvent)>;
 
-/// Bytes in the outboxes of one worker's sessions. Each worker has its own, so that none waits for another's cache line.
-pub type Outboxes = Arc<AtomicU64>;
+/// Bytes in the outboxes of one worker's sessions.
+pub type Outboxes = Arc<OwnLine<AtomicU64>>;
+
+/// A value on cache lines of its own, so that no worker waits for what another writes beside it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct OwnLine<T>(T);
+
+impl<T> Deref for OwnLine<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 /// Hears what sessions do, on the worker's thread: it must not block.
 pub trait Observer: Send + Sync {

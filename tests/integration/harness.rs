@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every helper has a user in every set of tests")]
 use pulsegate::{
     config::{self, Config},
-    gateway::{Ended, Gateway, Observer},
+    gateway::{Ended, Gateway, Load, Observer},
     listener::ListenAddress,
     protocol::heartbeat::HeartbeatEvent,
     relay::Side,
@@ -113,6 +113,16 @@ impl Running {
 
     pub(crate) fn control(&self) -> Control {
         self.gateway.control()
+    }
+
+    /// What each worker has to do.
+    pub(crate) fn loads(&self) -> Vec<Load> {
+        self.gateway.loads().collect()
+    }
+
+    /// The sessions of each worker.
+    pub(crate) fn sessions(&self) -> Vec<usize> {
+        self.gateway.loads().map(|load| load.sessions).collect()
     }
 
     /// Drains, and waits for the end.

@@ -9,6 +9,7 @@ mod program;
 mod refusals;
 mod resources;
 mod secure;
+mod spread;
 mod start;
 mod unix;
 mod verdict;
