@@ -21,20 +21,16 @@ use tokio::time::Sleep;
 /// Reads of both sides in one turn, so that one busy session does not hold up its worker.
 const TURN: usize = 4;
 
-/// A relay, its transports, and one timer.
+/// A relay and its transports; what drives it brings the timer.
 pub(super) struct Session {
     pub(super) relay: Relay,
     pub(super) legs: PerSide<Leg>,
-    timer: Pin<Box<Sleep>>,
-    /// What the timer is set to.
-    armed: Instant,
     /// The timer knows whom to wake.
     registered: bool,
     /// The worker's pauses seen so far.
     pauses: u32,
     /// What this session's outboxes have been counted as.
     counted: u64,
-    pub(super) started: Instant,
     pub(super) reported: bool,
     panicked: bool,
     membership: Membership,
@@ -46,7 +42,7 @@ pub(super) struct Session {
 pub(super) struct Leg {
     pub(super) transport: Option<Transport>,
     /// Bytes that came with the handshake, to be relayed first.
-    pub(super) early: Vec<u8>,
+    pub(super) early: Box<[u8]>,
     /// The last read about filled its room and was taken whole: the next may use all of the scratch.
     pub(super) eager: bool,
     pub(super) writing: Writing,
@@ -64,7 +60,12 @@ pub(super) enum Writing {
 
 impl Leg {
     fn new(opened: Opened) -> Self {
-        Self { transport: Some(opened.stream.into()), early: opened.early, eager: false, writing: Writing::Works }
+        Self {
+            transport: Some(opened.stream.into()),
+            early: opened.early.into(),
+            eager: false,
+            writing: Writing::Works,
+        }
     }
 }
 
@@ -78,15 +79,11 @@ impl Session {
         let seed = || Seed { secret: rand::random(), jitter: rand::random() };
         let seeds = PerSide { downstream: seed(), upstream: seed() };
         let relay = Relay::new(facts.route.options.relay.clone(), deflate, seeds, now);
-        let armed = relay.poll_timeout().unwrap_or(now);
         Self {
             legs: PerSide { downstream: Leg::new(downstream), upstream: Leg::new(upstream) },
-            timer: Box::pin(tokio::time::sleep_until(armed.into())),
-            armed,
             registered: false,
             pauses: context.pause.observe(now),
             counted: 0,
-            started: now,
             reported: false,
             panicked: false,
             membership: context.registry.enter(),
@@ -96,8 +93,13 @@ impl Session {
         }
     }
 
+    /// What the timer is to be set to at first.
+    pub(super) fn first_timeout(&self) -> Instant {
+        self.relay.poll_timeout().unwrap_or_else(|| self.relay.started())
+    }
+
     /// Takes the session as far as it goes now.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         // 1. Orders, since they may end everything else.
         self.membership.listen(cx.waker());
@@ -137,7 +139,7 @@ impl Session {
         if self.relay.is_done() {
             return Poll::Ready(());
         }
-        self.arm(cx, now)
+        self.arm(timer, cx, now)
     }
 
     /// The session itself went wrong: it ends as `internal`; the second time, at once.
@@ -217,15 +219,15 @@ impl Session {
     }
 
     /// Sets the timer if it would come too late; a deadline that has moved on is found when it fires.
-    fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+    fn arm(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let Some(due) = self.relay.poll_timeout() else { return Poll::Pending };
-        if due < self.armed || self.armed <= now {
-            self.armed = due;
-            self.timer.as_mut().reset(due.into());
+        let armed = timer.deadline().into_std();
+        if due < armed || armed <= now {
+            timer.as_mut().reset(due.into());
             self.registered = false;
         }
         if !self.registered {
-            self.registered = self.timer.as_mut().poll(cx).is_pending();
+            self.registered = timer.as_mut().poll(cx).is_pending();
             if !self.registered {
                 cx.waker().wake_by_ref();
             }

@@ -38,7 +38,7 @@ impl Session {
             let early = std::mem::take(&mut leg.early);
             let taken = early.len().min(chunk.len() - HELD);
             chunk[HELD..HELD + taken].copy_from_slice(&early[..taken]);
-            self.legs[side].early = early[taken..].to_vec();
+            self.legs[side].early = early[taken..].into();
             self.relay_chunk(side, chunk, taken, cx, now);
             return true;
         }

@@ -57,6 +57,6 @@ impl Session {
                  heartbeat.upstream.ping_interval = \"off\""
             );
         }
-        (self.context.report)(Verdict::of(&self.facts, &self.relay, outcome, self.started.elapsed()));
+        (self.context.report)(Verdict::of(&self.facts, &self.relay, outcome, self.relay.started().elapsed()));
     }
 }
