@@ -19,10 +19,10 @@ pub(super) fn cases() -> Vec<Case> {
 /// A thousand small frames in one chunk; `role` is ours.
 fn scan(role: Role, key: Option<[u8; 4]>) -> Run {
     let rules = Rules { role, deflate: false, utf8: true, frame_limit: u64::MAX, message_limit: u64::MAX };
-    let mut scanner = Scanner::new(rules);
+    let mut scanner = Scanner::default();
     let chunk = frame(Kind::Binary, key, &ascii(64)).repeat(FRAMES as usize);
     Box::new(move || {
-        let scan = scanner.scan(black_box(&chunk), 0, false);
+        let scan = scanner.scan(&rules, black_box(&chunk), 0, false);
         assert_eq!((scan.at, scan.stop), (chunk.len(), Stop::End));
     })
 }

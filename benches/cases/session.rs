@@ -4,7 +4,7 @@ use super::{Case, Kind, Run, relay::made_by, route};
 use pulsegate::{
     handshake::admission::Admission,
     relay::Side,
-    session::{self, Facts, Opened, Opening, WorkerContext, pause::PauseWatch},
+    session::{self, ClientAddress, Facts, Opened, Opening, WorkerContext, pause::PauseWatch},
     transport::{Socket, Stream},
     upstream::{Backend, BackendAddress, Lease},
 };
@@ -117,7 +117,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
         id: "one".into(),
         route: Arc::new(route),
         lease: Lease::new(Arc::new(Backend::new("pool", BackendAddress::Echo))),
-        client: "unix".into(),
+        client: ClientAddress(None),
         user_agent: None,
         origin: None,
         local_port: None,

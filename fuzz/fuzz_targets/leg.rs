@@ -8,12 +8,11 @@ use pulsegate_fuzz::{
         close::{CloseCode, CloseFrame},
         heartbeat::{Answers, HeartbeatConfig, HeartbeatEvent, HeartbeatKind, Liveness, Seed},
         leg::{Leg, Output},
-        scanner::Rules,
+        moment::Moment,
     },
     settings,
     wire::{Item, Wire},
 };
-use std::time::Instant;
 
 const SECRET: u64 = 0x7075_6c73_6567_6174;
 /// Timeouts at one instant, before the leg is called spinning.
@@ -27,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
 struct Bench {
     config: HeartbeatConfig,
     leg: Leg,
-    now: Instant,
+    now: Moment,
     /// What the peer gets.
     sent: Wire,
     /// The transport takes what is sent.
@@ -39,10 +38,9 @@ struct Bench {
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let config = settings::heartbeat(u)?;
     let role = if u.arbitrary()? { Role::Server } else { Role::Client };
-    let rules = Rules { role, deflate: false, utf8: true, frame_limit: u64::MAX, message_limit: u64::MAX };
-    let now = Instant::now();
+    let now = Moment::START;
     let seed = Seed { secret: SECRET, jitter: u.arbitrary()? };
-    let leg = Leg::new(rules, &config, seed, now);
+    let leg = Leg::new(role, &config, seed, now);
     let sent = Wire::new(role == Role::Client, false);
     let mut bench = Bench { config, leg, now, sent, takes: true, reads: true };
     while !u.is_empty() {
@@ -83,7 +81,7 @@ impl Bench {
                 if self.leg.output == Output::Open && u.ratio(1, 8)? {
                     let frame = CloseFrame { code: CloseCode::new(u.arbitrary()?), reason: "fuzz" };
                     self.leg.quiet();
-                    self.leg.output = Output::Due { frame, by: self.now };
+                    self.leg.output = Output::Due { frame: Box::new(frame), by: self.now };
                 }
             }
         }

@@ -63,7 +63,7 @@ struct Scanned {
 }
 
 fn scan(rules: Rules, bytes: &[u8], sizes: &[(usize, bool)]) -> Scanned {
-    let mut scanner = Scanner::new(rules);
+    let mut scanner = Scanner::default();
     let mut passed = 0;
     let mut rest = bytes;
     let mut sizes = sizes.iter().cycle();
@@ -79,7 +79,7 @@ fn scan(rules: Rules, bytes: &[u8], sizes: &[(usize, bool)]) -> Scanned {
         chunk.truncate(held + piece.len());
         let mut from = 0;
         loop {
-            let scan = scanner.scan(&chunk, from, *to_boundary);
+            let scan = scanner.scan(&rules, &chunk, from, *to_boundary);
             assert!((from..=chunk.len()).contains(&scan.at), "{scan:?} from {from} of {}", chunk.len());
             passed += scan.at - from;
             from = scan.at;

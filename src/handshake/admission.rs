@@ -103,7 +103,7 @@ impl Admission {
                 return Err(Denied::Address);
             }
             *open += 1;
-            permit.address = Some(key);
+            permit.address = Some(Box::new(key));
         }
         Ok(permit)
     }
@@ -139,13 +139,14 @@ impl fmt::Debug for Admission {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
-    address: Option<AddressKey>,
+    /// Boxed: few routes set a limit per address.
+    address: Option<Box<AddressKey>>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.sessions.fetch_sub(1, Ordering::AcqRel);
-        let Some(key) = self.address.take() else { return };
+        let Some(key) = self.address.take().map(|key| *key) else { return };
         let mut counts = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = counts.get_mut(&key) {
             *open -= 1;

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     listener::Peer,
     route::Route,
-    session::{Facts, Opened},
+    session::{ClientAddress, Facts, Opened},
     upstream::{Accepted, Answer, OpenError, Refused, UpstreamRequest},
 };
 use bytes::Bytes;
@@ -168,7 +168,7 @@ impl Visit {
             }
         };
         let Accepted { stream, early, head, lease, local_port } = accepted;
-        let client = client_name(provenance.client).into();
+        let client = ClientAddress(provenance.client);
         let config = Arc::clone(&route.config);
         let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, permit };
         let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts };
@@ -266,7 +266,7 @@ pub(super) fn peer_name(peer: &Peer) -> String {
 }
 
 fn client_name(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+    ClientAddress(address).to_string()
 }
 
 /// A header as text for the log, if it is there.

@@ -149,7 +149,7 @@ fn heads_cross_with_their_spelling_and_bytes_behind_them_are_kept() {
         assert_eq!(opening.downstream.early, b"early");
         assert_eq!(opening.upstream.early, b"first words");
         assert!(!opening.deflate);
-        assert_eq!((&*opening.facts.id, &*opening.facts.client), ("call-1", "127.0.0.1"));
+        assert_eq!((&*opening.facts.id, &*opening.facts.client.to_string()), ("call-1", "127.0.0.1"));
         assert!(opening.facts.local_port.is_some());
         assert_eq!(gate.admission.sessions(), 1);
         drop(opening);

@@ -5,6 +5,37 @@ use super::{Role, mask, violation::Violation};
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// The longest header: two bytes, a 64-bit length, a masking key.
 pub const HEADER_MAX: usize = 14;
+/// The longest control frame: a short header, a masking key, a payload.
+pub const CONTROL_MAX: usize = 2 + 4 + CONTROL_PAYLOAD_MAX;
+
+/// A few bytes, a whole control frame at most, in place: where they are kept, a box of them is one pointer.
+#[derive(Clone, Copy)]
+pub struct Snippet {
+    bytes: [u8; CONTROL_MAX],
+    length: u8,
+}
+
+impl Snippet {
+    /// Copies `bytes`; what is more than a control frame can be is cut off.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        let length = bytes.len().min(CONTROL_MAX);
+        let mut room = [0; CONTROL_MAX];
+        room[..length].copy_from_slice(&bytes[..length]);
+        Self { bytes: room, length: length as u8 }
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl std::fmt::Debug for Snippet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Snippet").field(&self.bytes()).finish()
+    }
+}
 
 /// What a frame is (RFC 6455 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,18 +155,15 @@ impl Header {
 }
 
 /// A whole control frame of our own, ready for the wire.
-#[derive(Clone, Copy)]
-pub struct ControlFrame {
-    bytes: [u8; 2 + 4 + CONTROL_PAYLOAD_MAX],
-    length: u8,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct ControlFrame(Snippet);
 
 impl ControlFrame {
     /// Makes a frame; a payload over 125 bytes is cut off there. A key masks it (section 5.3).
     #[must_use]
     pub fn new(opcode: Opcode, payload: &[u8], key: Option<[u8; 4]>) -> Self {
         let payload = &payload[..payload.len().min(CONTROL_PAYLOAD_MAX)];
-        let mut bytes = [0; 2 + 4 + CONTROL_PAYLOAD_MAX];
+        let mut bytes = [0; CONTROL_MAX];
         bytes[0] = 0x80 | opcode.bits();
         // At most 125: fits.
         bytes[1] = payload.len() as u8;
@@ -151,19 +179,13 @@ impl ControlFrame {
             Some(key) => mask::apply(payload, key, 0, &mut bytes[start..end]),
             None => bytes[start..end].copy_from_slice(payload),
         }
-        Self { bytes, length: end as u8 }
+        Self(Snippet { bytes, length: end as u8 })
     }
 
     /// The frame as it goes on the wire.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
-    }
-}
-
-impl std::fmt::Debug for ControlFrame {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ControlFrame").field(&self.bytes()).finish()
+        self.0.bytes()
     }
 }
 

@@ -3,12 +3,15 @@
 //! A ping is *due* (it waits for a frame border, for room, or for the answer to an application's ping), then
 //! *queued* in the outgoing stream, then *sent*: its last byte was taken by the transport, and the deadline runs.
 
+mod chance;
 mod config;
 mod judge;
 
+use super::moment::{Moment, nanos};
 pub use config::{HeartbeatConfig, HeartbeatKind, Liveness};
+use judge::Mark;
 pub use judge::{Answers, PathSample, Silent};
-use std::time::{Duration, Instant};
+use std::{num::NonZeroU64, time::Duration};
 
 /// Something worth telling: to a log, a histogram, a person who watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,32 +43,47 @@ pub struct Heartbeat {
     jitter: u64,
     counter: u32,
     beat: Beat,
+    /// What TCP knew when the ping that is due or under way began to be judged. Boxed: for most of the time there is none.
+    mark: Option<Box<Mark>>,
     /// When the last byte arrived.
-    heard: Instant,
+    heard: Moment,
     /// When the newest ping left, while unanswered.
-    asked: Option<Instant>,
+    asked: Option<Moment>,
     /// An application's ping that crossed to this leg and is unanswered.
     app_ping: Option<AppPing>,
     /// Since when this leg is not read, because the other one does not take what comes.
-    unread: Option<Instant>,
+    unread: Option<Moment>,
     /// TCP holds bytes for a peer whose window is closed: first and last time that this was seen. Boxed: it is rare.
-    blocked: Option<Box<(Instant, Instant)>>,
+    blocked: Option<Box<(Moment, Moment)>>,
     /// The leg was found silent; it is read once more before that is said.
     last_look: bool,
-    event: Option<HeartbeatEvent>,
+    news: Option<News>,
     sent: u32,
     answered: u32,
-    round_trip: Option<Duration>,
+    /// In nanoseconds, at least one.
+    round_trip: Option<NonZeroU64>,
+}
+
+/// An event to be told; the round trip of an answer is kept beside it.
+#[derive(Clone, Copy, Debug)]
+enum News {
+    Sent,
+    Answered,
+    Unproven,
 }
 
 /// An unanswered ping of the application at the other end.
 #[derive(Clone, Copy, Debug)]
 struct AppPing {
-    since: Instant,
-    /// The stream position behind its frame.
-    end: u64,
-    /// The transport took it.
-    left: bool,
+    since: Moment,
+    /// The stream position behind its frame, until the transport took it.
+    end: Option<NonZeroU64>,
+}
+
+impl AppPing {
+    fn left(&self) -> bool {
+        self.end.is_none()
+    }
 }
 
 /// Where the present ping is. At most one is under way. `asked`: ours was held for an application's ping that had
@@ -74,24 +92,21 @@ struct AppPing {
 enum Beat {
     Off,
     Idle {
-        next: Instant,
+        next: Moment,
     },
     Due {
-        since: Instant,
-        mark: Option<judge::Mark>,
+        since: Moment,
         asked: bool,
     },
     Queued {
-        since: Instant,
+        since: Moment,
         end: u64,
-        mark: Option<judge::Mark>,
         asked: bool,
     },
     /// `left`: where the deadline, however often extended, began.
     Sent {
-        left: Instant,
-        deadline: Instant,
-        mark: Option<judge::Mark>,
+        left: Moment,
+        deadline: Moment,
     },
     /// The last one, of a leg that closes: it still counts when it leaves.
     Leaving {
@@ -103,19 +118,20 @@ impl Heartbeat {
     /// A heartbeat whose first ping comes at a random phase of the interval, so that sessions opened together
     /// do not ping together.
     #[must_use]
-    pub fn new(config: &HeartbeatConfig, seed: Seed, now: Instant) -> Self {
+    pub fn new(config: &HeartbeatConfig, seed: Seed, now: Moment) -> Self {
         let mut heartbeat = Self {
             secret: seed.secret,
             jitter: seed.jitter,
             counter: 0,
             beat: Beat::Off,
+            mark: None,
             heard: now,
             asked: None,
             app_ping: None,
             unread: None,
             blocked: None,
             last_look: false,
-            event: None,
+            news: None,
             sent: 0,
             answered: 0,
             round_trip: None,
@@ -142,12 +158,12 @@ impl Heartbeat {
     /// The latest round-trip time.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.map(|nanos| Duration::from_nanos(nanos.get()))
     }
 
     /// When the last byte arrived.
     #[must_use]
-    pub fn heard(&self) -> Instant {
+    pub fn heard(&self) -> Moment {
         self.heard
     }
 
@@ -155,23 +171,27 @@ impl Heartbeat {
     /// that is slow, not silent, so `timeouts.stall` judges.
     #[must_use]
     pub fn blocked(&self) -> Option<Duration> {
-        self.blocked.as_deref().map(|(first, last)| last.saturating_duration_since(*first))
+        self.blocked.as_deref().map(|(first, last)| *last - *first)
     }
 
     /// A ping left and nothing answered it yet: when it left.
     #[must_use]
-    pub fn asked(&self) -> Option<Instant> {
+    pub fn asked(&self) -> Option<Moment> {
         self.asked
     }
 
     /// What happened since the last call.
     pub fn take_event(&mut self) -> Option<HeartbeatEvent> {
-        self.event.take()
+        Some(match self.news.take()? {
+            News::Sent => HeartbeatEvent::Sent,
+            News::Answered => HeartbeatEvent::Answered { round_trip: self.round_trip()? },
+            News::Unproven => HeartbeatEvent::Unproven,
+        })
     }
 
     /// Bytes arrived. They settle a ping that has left, unless only pongs count.
     #[inline]
-    pub fn on_bytes(&mut self, config: &HeartbeatConfig, now: Instant) {
+    pub fn on_bytes(&mut self, config: &HeartbeatConfig, now: Moment) {
         self.heard = now;
         self.last_look = false;
         if config.liveness == Liveness::Traffic {
@@ -181,7 +201,7 @@ impl Heartbeat {
 
     /// The peer lives, and we or the application had asked it.
     #[inline]
-    fn answered_by_anything(&mut self, config: &HeartbeatConfig, now: Instant) {
+    fn answered_by_anything(&mut self, config: &HeartbeatConfig, now: Moment) {
         match &mut self.beat {
             Beat::Sent { .. } | Beat::Due { asked: true, .. } => self.settle(config, now),
             Beat::Queued { asked, .. } => *asked = false,
@@ -190,7 +210,7 @@ impl Heartbeat {
     }
 
     /// A pong arrived: whether it answers one of our pings (and so must not cross to the other leg).
-    pub fn on_pong(&mut self, config: &HeartbeatConfig, payload: &[u8], now: Instant) -> bool {
+    pub fn on_pong(&mut self, config: &HeartbeatConfig, payload: &[u8], now: Moment) -> bool {
         let Some(number) = self.recognise(payload) else {
             if self.app_ping.take().is_some() {
                 match &mut self.beat {
@@ -204,9 +224,8 @@ impl Heartbeat {
         self.answered = self.answered.saturating_add(1);
         if number == self.counter {
             if let Some(left) = self.asked.take() {
-                let round_trip = now.saturating_duration_since(left);
-                self.round_trip = Some(round_trip);
-                self.event = Some(HeartbeatEvent::Answered { round_trip });
+                self.round_trip = Some(NonZeroU64::new(nanos(now - left)).unwrap_or(NonZeroU64::MIN));
+                self.news = Some(News::Answered);
             }
             if matches!(self.beat, Beat::Queued { .. }) {
                 // It left, though its transport always held back something behind it and never said so.
@@ -220,14 +239,22 @@ impl Heartbeat {
     }
 
     /// A ping of the application at the other end crosses to this leg; `end` is the stream position behind its frame.
-    pub fn on_app_ping(&mut self, end: u64, now: Instant) {
-        self.app_ping.get_or_insert(AppPing { since: now, end, left: false });
+    pub fn on_app_ping(&mut self, end: u64, now: Moment) {
+        self.app_ping.get_or_insert(AppPing { since: now, end: NonZeroU64::new(end) });
+    }
+
+    /// Whether a ping is due, though an application's may hold it back.
+    #[inline]
+    #[must_use]
+    pub fn waits_to_leave(&self) -> bool {
+        matches!(self.beat, Beat::Due { .. })
     }
 
     /// Whether a ping should go out at the next frame border.
+    #[inline]
     #[must_use]
-    pub fn due(&self, config: &HeartbeatConfig, now: Instant) -> bool {
-        matches!(self.beat, Beat::Due { .. }) && self.held_until(config).is_none_or(|until| now >= until)
+    pub fn due(&self, config: &HeartbeatConfig, now: Moment) -> bool {
+        self.waits_to_leave() && self.held_until(config).is_none_or(|until| now >= until)
     }
 
     /// The payload of the ping that is due; `end` is the stream position behind its frame.
@@ -235,8 +262,8 @@ impl Heartbeat {
         self.counter = self.counter.wrapping_add(1);
         self.app_ping = None;
         self.asked = None;
-        if let Beat::Due { since, mark, asked } = self.beat {
-            self.beat = Beat::Queued { since, end: end(PING_PAYLOAD), mark, asked };
+        if let Beat::Due { since, asked } = self.beat {
+            self.beat = Beat::Queued { since, end: end(PING_PAYLOAD), asked };
         }
         let mut payload = [0; PING_PAYLOAD];
         payload[..8].copy_from_slice(&self.secret.to_be_bytes());
@@ -248,7 +275,8 @@ impl Heartbeat {
     #[inline]
     #[must_use]
     pub fn waits_for_transport(&self) -> bool {
-        matches!(self.beat, Beat::Queued { .. } | Beat::Leaving { .. }) || self.app_ping.is_some_and(|ping| !ping.left)
+        matches!(self.beat, Beat::Queued { .. } | Beat::Leaving { .. })
+            || self.app_ping.is_some_and(|ping| !ping.left())
     }
 
     /// The transport took the outgoing stream up to `taken`.
@@ -256,18 +284,18 @@ impl Heartbeat {
         &mut self,
         config: &HeartbeatConfig,
         taken: u64,
-        now: Instant,
+        now: Moment,
         sample: impl FnOnce() -> Option<PathSample>,
     ) {
         if let Some(ping) = &mut self.app_ping {
-            ping.left |= taken >= ping.end;
+            ping.end = ping.end.filter(|end| taken < end.get());
         }
         let (Beat::Queued { end, .. } | Beat::Leaving { end }) = self.beat else { return };
         if taken < end {
             return;
         }
         self.sent = self.sent.saturating_add(1);
-        self.event = Some(HeartbeatEvent::Sent);
+        self.news = Some(News::Sent);
         if matches!(self.beat, Beat::Leaving { .. }) {
             self.beat = Beat::Off;
             return;
@@ -280,30 +308,31 @@ impl Heartbeat {
             }
             (HeartbeatKind::Ping, Some(timeout)) => {
                 self.asked = Some(now);
-                let left = sample().map(judge::Mark::new);
-                self.beat = if let Beat::Queued { since, mark, asked: true, .. } = self.beat {
-                    let mark = left.map(|left| left.since(mark));
-                    Beat::Sent { left: since, deadline: since + timeout, mark }
+                let left = sample().map(Mark::new);
+                if let Beat::Queued { since, asked: true, .. } = self.beat {
+                    self.set_mark(left.map(|left| left.since(self.mark.as_deref())));
+                    self.beat = Beat::Sent { left: since, deadline: since + timeout };
                 } else {
                     // The deadline stands still while the leg is not read.
                     self.unread = self.unread.map(|_| now);
-                    Beat::Sent { left: now, deadline: now + timeout, mark: left }
-                };
+                    self.set_mark(left);
+                    self.beat = Beat::Sent { left: now, deadline: now + timeout };
+                }
             }
         }
     }
 
     /// The leg is read, or no longer: what is not read cannot be called silent.
     #[inline]
-    pub fn reading(&mut self, reading: bool, now: Instant) {
+    pub fn reading(&mut self, reading: bool, now: Moment) {
         match (reading, self.unread) {
             (true, None) | (false, Some(_)) => {}
             (false, None) => self.unread = Some(now),
             (true, Some(since)) => {
                 self.unread = None;
-                let paused = now.saturating_duration_since(since);
+                let paused = now - since;
                 match &mut self.beat {
-                    Beat::Sent { left, deadline, .. } => {
+                    Beat::Sent { left, deadline } => {
                         *left += paused;
                         *deadline += paused;
                     }
@@ -315,21 +344,23 @@ impl Heartbeat {
     }
 
     /// The gateway itself was paused: whatever was asked before is asked anew.
-    pub fn resume(&mut self, now: Instant) {
+    pub fn resume(&mut self, now: Moment) {
         self.last_look = false;
         self.blocked = None;
+        self.mark = None;
         self.unread = self.unread.map(|_| now);
         self.app_ping = None;
         match self.beat {
             Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
-            Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, mark: None, asked: false },
-            Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, mark: None, asked: false },
+            Beat::Due { .. } | Beat::Sent { .. } => self.beat = Beat::Due { since: now, asked: false },
+            Beat::Queued { end, .. } => self.beat = Beat::Queued { since: now, end, asked: false },
         }
     }
 
     /// A closing leg knows no ping.
     pub fn stop(&mut self) {
         self.blocked = None;
+        self.mark = None;
         self.app_ping = None;
         self.beat = match self.beat {
             Beat::Queued { end, .. } | Beat::Leaving { end } => Beat::Leaving { end },
@@ -337,17 +368,22 @@ impl Heartbeat {
         };
     }
 
-    fn settle(&mut self, config: &HeartbeatConfig, now: Instant) {
+    fn settle(&mut self, config: &HeartbeatConfig, now: Moment) {
         self.last_look = false;
         self.blocked = None;
+        self.mark = None;
         self.beat = match config.ping_interval {
             Some(interval) => Beat::Idle { next: now + interval.mul_f64(self.spread(config.jitter)) },
             None => Beat::Off,
         };
     }
 
+    fn set_mark(&mut self, mark: Option<Mark>) {
+        self.mark = mark.map(Box::new);
+    }
+
     /// When ours goes out though an application's ping is unanswered.
-    fn held_until(&self, config: &HeartbeatConfig) -> Option<Instant> {
+    fn held_until(&self, config: &HeartbeatConfig) -> Option<Moment> {
         self.app_ping.map(|ping| ping.since + Self::patience(config))
     }
 
@@ -361,20 +397,6 @@ impl Heartbeat {
         let (secret, number) = payload.split_first_chunk::<8>()?;
         let number = u32::from_be_bytes(number.try_into().ok()?);
         (u64::from_be_bytes(*secret) == self.secret && number.wrapping_sub(1) < self.counter).then_some(number)
-    }
-
-    /// A factor from `1 - jitter` to `1 + jitter`.
-    fn spread(&mut self, jitter: f64) -> f64 {
-        1.0 + jitter * (2.0 * self.random() - 1.0)
-    }
-
-    /// A number from 0 to 1 that nobody needs to find unguessable (splitmix64).
-    fn random(&mut self) -> f64 {
-        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.jitter;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

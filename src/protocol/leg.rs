@@ -3,13 +3,13 @@
 use super::{
     Role,
     close::{CloseFrame, NO_CODE},
-    frame::{ControlFrame, Opcode},
+    frame::{ControlFrame, Opcode, Snippet},
     heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatKind, PING_PAYLOAD, PathSample, Seed},
+    moment::Moment,
     outbox::Outbox,
     pace::Meter,
-    scanner::{Rules, Scanner},
+    scanner::Scanner,
 };
-use std::time::Instant;
 
 /// What still comes from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +26,24 @@ pub enum Input {
 }
 
 /// What the peer has been told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     Open,
     /// A close frame of ours waits for a frame border, at most until `by`.
     Due {
-        frame: CloseFrame,
-        by: Instant,
+        frame: Box<CloseFrame>,
+        by: Moment,
     },
     /// A close frame, ours or the other peer's, stands in the stream up to `end`.
     Queued {
         code: u16,
         end: u64,
-        since: Instant,
+        since: Moment,
     },
     /// The transport took it.
     Sent {
         code: u16,
-        at: Instant,
+        at: Moment,
     },
     /// No close frame could be said.
     Cut,
@@ -57,11 +57,11 @@ pub enum Finish {
     Open,
     /// Writing is to be shut down, at most until then: close_notify may find no room.
     ShutDown {
-        until: Instant,
+        until: Moment,
     },
     /// The peer's end of stream is awaited.
     Linger {
-        until: Instant,
+        until: Moment,
     },
     /// To be closed.
     Drop,
@@ -91,15 +91,15 @@ pub struct Leg {
     /// Bytes that arrived.
     pub received: u64,
     /// The newest ping to be answered by ourselves.
-    pong: Option<Box<[u8]>>,
+    pong: Option<Box<Snippet>>,
 }
 
 impl Leg {
     #[must_use]
-    pub fn new(rules: Rules, heartbeat: &HeartbeatConfig, seed: Seed, now: Instant) -> Self {
+    pub fn new(role: Role, heartbeat: &HeartbeatConfig, seed: Seed, now: Moment) -> Self {
         Self {
-            role: rules.role,
-            scanner: Scanner::new(rules),
+            role,
+            scanner: Scanner::default(),
             heartbeat: Heartbeat::new(heartbeat, seed, now),
             outbox: Outbox::default(),
             input: Input::Open,
@@ -121,6 +121,14 @@ impl Leg {
         self.input == Input::Open && self.output == Output::Open
     }
 
+    /// Whether it is neither closing nor waited for, so that only its heartbeat has a deadline.
+    #[inline]
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let open = self.output == Output::Open && self.finish == Finish::Open;
+        open && !self.receiver.runs() && !self.sender.runs()
+    }
+
     /// Whether data may still be put into the outgoing stream.
     #[inline]
     #[must_use]
@@ -140,15 +148,22 @@ impl Leg {
     /// Answers a ping at the next frame border; a newer one replaces it (RFC 6455 section 5.5.3).
     pub fn answer(&mut self, payload: &[u8]) {
         if self.output == Output::Open {
-            self.pong = Some(payload.into());
+            self.pong = Some(Box::new(Snippet::new(payload)));
         }
+    }
+
+    /// Whether there is a control frame of ours at all; `control_due` says whether its time has come.
+    #[inline]
+    #[must_use]
+    pub fn control_waits(&self) -> bool {
+        self.pong.is_some() || self.heartbeat.waits_to_leave() || matches!(self.output, Output::Due { .. })
     }
 
     /// Whether a control frame of ours should go out at the next frame border. Pings and pongs do not queue up
     /// behind bytes that the peer does not take.
     #[inline]
     #[must_use]
-    pub fn control_due(&self, config: &HeartbeatConfig, now: Instant) -> bool {
+    pub fn control_due(&self, config: &HeartbeatConfig, now: Moment) -> bool {
         match self.output {
             Output::Open => self.outbox.is_empty() && (self.pong.is_some() || self.heartbeat.due(config, now)),
             Output::Due { .. } => true,
@@ -161,7 +176,7 @@ impl Leg {
     pub fn take_control(
         &mut self,
         config: &HeartbeatConfig,
-        now: Instant,
+        now: Moment,
         key: impl FnOnce() -> [u8; 4],
     ) -> Option<ControlFrame> {
         if !self.control_due(config, now) {
@@ -170,7 +185,7 @@ impl Leg {
         let key = (self.role == Role::Client).then(key);
         let position = self.outbox.position();
         let overhead = if key.is_some() { 6 } else { 2 };
-        if let Output::Due { frame, .. } = self.output {
+        if let Output::Due { frame, .. } = &self.output {
             let (payload, length) = frame.payload();
             let control = ControlFrame::new(Opcode::Close, &payload[..length], key);
             let end = position + control.bytes().len() as u64;
@@ -178,7 +193,7 @@ impl Leg {
             return Some(control);
         }
         if let Some(payload) = self.pong.take() {
-            return Some(ControlFrame::new(Opcode::Pong, &payload, key));
+            return Some(ControlFrame::new(Opcode::Pong, payload.bytes(), key));
         }
         let payload: [u8; PING_PAYLOAD] = self.heartbeat.queue(|length| position + (overhead + length) as u64);
         let opcode = match config.kind {
@@ -196,7 +211,7 @@ impl Leg {
     }
 
     /// The transport took more of the outgoing stream, and holds nothing back.
-    pub fn on_taken(&mut self, config: &HeartbeatConfig, now: Instant, sample: impl FnOnce() -> Option<PathSample>) {
+    pub fn on_taken(&mut self, config: &HeartbeatConfig, now: Moment, sample: impl FnOnce() -> Option<PathSample>) {
         let taken = self.outbox.taken();
         if let Output::Queued { code, end, .. } = self.output
             && taken >= end
@@ -220,7 +235,7 @@ impl Leg {
     }
 
     /// What waits will never be taken.
-    pub fn abandon(&mut self, output: Output, now: Instant) {
+    pub fn abandon(&mut self, output: Output, now: Moment) {
         self.quiet();
         self.outbox.clear();
         self.receiver.rest(now);

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod leg;
 pub mod mask;
+pub mod moment;
 pub mod outbox;
 pub mod pace;
 pub mod scanner;

@@ -3,28 +3,38 @@
 /// A queue of bytes that owns no memory while empty, and counts the stream's positions.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    bytes: Vec<u8>,
-    start: usize,
+    waiting: Option<Box<Waiting>>,
     /// Bytes ever put into the outgoing stream, waiting or not.
     position: u64,
 }
 
+/// At least one byte. Boxed, for most of the time nothing waits.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// Bytes at the beginning that the transport took already.
+    start: usize,
+}
+
 impl Outbox {
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.waiting.is_none()
     }
 
     /// Bytes that wait.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.waiting().len()
     }
 
     /// What goes out next.
+    #[inline]
     #[must_use]
     pub fn waiting(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        self.waiting.as_deref().map_or(&[], |waiting| &waiting.bytes[waiting.start..])
     }
 
     /// The end of the outgoing stream so far, in bytes.
@@ -48,28 +58,32 @@ impl Outbox {
 
     /// Appends bytes that the transport did not take.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.start > self.bytes.len() / 2 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+        if bytes.is_empty() {
+            return;
         }
-        self.bytes.extend_from_slice(bytes);
+        let waiting = self.waiting.get_or_insert_default();
+        if waiting.start > waiting.bytes.len() / 2 {
+            waiting.bytes.drain(..waiting.start);
+            waiting.start = 0;
+        }
+        waiting.bytes.extend_from_slice(bytes);
         self.position += bytes.len() as u64;
     }
 
     /// The transport took the first `count` bytes.
     pub fn take(&mut self, count: usize) {
-        self.start += count;
-        debug_assert!(self.start <= self.bytes.len());
-        if self.start >= self.bytes.len() {
-            self.clear();
+        let Some(waiting) = &mut self.waiting else { return };
+        waiting.start += count;
+        debug_assert!(waiting.start <= waiting.bytes.len());
+        if waiting.start >= waiting.bytes.len() {
+            self.waiting = None;
         }
     }
 
     /// Forgets what waits.
     pub fn clear(&mut self) {
         self.position -= self.len() as u64;
-        self.bytes = Vec::new();
-        self.start = 0;
+        self.waiting = None;
     }
 }
 
@@ -88,6 +102,10 @@ mod tests {
         assert_eq!(outbox.waiting(), b"def");
         outbox.take(3);
         assert!(outbox.is_empty());
-        assert_eq!((outbox.taken(), outbox.bytes.capacity()), (16, 0), "an idle leg owns no buffer");
+        assert_eq!(outbox.taken(), 16);
+        assert!(outbox.waiting.is_none(), "an idle leg owns no buffer");
+        outbox.push(b"gone");
+        outbox.clear();
+        assert_eq!((outbox.taken(), outbox.position()), (16, 16));
     }
 }

@@ -1,5 +1,6 @@
 //! Whether a side keeps pace: bytes a second, averaged over the time in which it had something to do.
-use std::time::{Duration, Instant};
+use super::moment::{Moment, nanos};
+use std::time::Duration;
 
 /// What a side must keep up with.
 #[derive(Clone, Copy, Debug)]
@@ -18,79 +19,97 @@ impl Pace {
 }
 
 /// Adds up time under way and bytes moved in it. Time in which the side has nothing to do does not count.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Meter {
-    since: Option<Instant>,
+///
+/// Its counts are made when it first runs, and kept from then on: most sides never have to be waited for.
+#[derive(Debug, Default)]
+pub struct Meter(Option<Box<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// It runs.
+    since: Option<Moment>,
     /// In nanoseconds.
     spent: u64,
     moved: u64,
 }
 
 impl Meter {
+    /// Whether something waits for the side.
+    #[inline]
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.0.as_ref().is_some_and(|counts| counts.since.is_some())
+    }
+
     /// Something waits for the side, from now on.
     #[inline]
-    pub fn run(&mut self, now: Instant) {
-        if self.since.is_none() {
-            self.since = Some(now);
-        }
+    pub fn run(&mut self, now: Moment) {
+        self.0.get_or_insert_default().since.get_or_insert(now);
     }
 
     /// Nothing waits for the side any more.
     #[inline]
-    pub fn rest(&mut self, now: Instant) {
-        if let Some(since) = self.since.take() {
-            self.spent = self.spent.saturating_add(nanos(now.saturating_duration_since(since)));
+    pub fn rest(&mut self, now: Moment) {
+        if let Some(counts) = &mut self.0
+            && let Some(since) = counts.since.take()
+        {
+            counts.spent = counts.spent.saturating_add(nanos(now - since));
         }
     }
 
     /// Bytes moved while it ran.
     #[inline]
     pub fn moved(&mut self, count: usize) {
-        if self.since.is_some() {
-            self.moved += count as u64;
+        if let Some(counts) = &mut self.0
+            && counts.since.is_some()
+        {
+            counts.moved += count as u64;
         }
     }
 
     /// Bytes moved without waiting, which speaks for a side that had to be waited for in this window.
     #[inline]
     pub fn passed(&mut self, count: usize) {
-        if self.spent > 0 {
-            self.moved += count as u64;
+        if let Some(counts) = &mut self.0
+            && counts.spent > 0
+        {
+            counts.moved += count as u64;
         }
     }
 
     /// Nothing is left to be slow at: what was counted does not count.
     #[inline]
     pub fn forget(&mut self) {
-        *self = Self::default();
+        if let Some(counts) = &mut self.0 {
+            **counts = Counts::default();
+        }
     }
 
     /// Starts a new window; a meter that ran goes on running.
-    pub fn restart(&mut self, now: Instant) {
-        *self = Self { since: self.since.map(|_| now), ..Self::default() };
+    pub fn restart(&mut self, now: Moment) {
+        if let Some(counts) = &mut self.0 {
+            **counts = Counts { since: counts.since.map(|_| now), ..Counts::default() };
+        }
     }
 
     /// When the window is full, if it goes on like this.
     #[must_use]
-    pub fn poll_timeout(&self, pace: Pace) -> Option<Instant> {
-        Some(self.since? + pace.window?.saturating_sub(Duration::from_nanos(self.spent)))
+    pub fn poll_timeout(&self, pace: Pace) -> Option<Moment> {
+        let counts = self.0.as_deref()?;
+        Some(counts.since? + pace.window?.saturating_sub(Duration::from_nanos(counts.spent)))
     }
 
     /// Whether a full window lies behind and was too slow. A full window is followed by a new one.
-    pub fn stalled(&mut self, pace: Pace, now: Instant) -> bool {
-        let (Some(since), Some(window)) = (self.since, pace.window) else { return false };
-        if Duration::from_nanos(self.spent) + now.saturating_duration_since(since) < window {
+    pub fn stalled(&mut self, pace: Pace, now: Moment) -> bool {
+        let Some(counts) = self.0.as_deref() else { return false };
+        let (Some(since), Some(window)) = (counts.since, pace.window) else { return false };
+        if Duration::from_nanos(counts.spent) + (now - since) < window {
             return false;
         }
-        let slow = self.moved < pace.wanted(window);
+        let slow = counts.moved < pace.wanted(window);
         self.restart(now);
         slow
     }
-}
-
-/// Eight bytes of time are enough for 584 years.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -101,7 +120,7 @@ mod tests {
 
     #[test]
     fn one_byte_now_and_then_is_a_stall() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut meter = Meter::default();
         meter.run(start);
         for _ in 0..60 {
@@ -113,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_slow_but_steady_side_goes_on() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut meter = Meter::default();
         meter.run(start);
         meter.moved(256 * 60);
@@ -123,7 +142,7 @@ mod tests {
 
     #[test]
     fn time_with_nothing_to_do_does_not_count() {
-        let start = Instant::now();
+        let start = Moment::START;
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut meter = Meter::default();
         meter.run(at(0));
@@ -136,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_moves_between_waits_counts() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut meter = Meter::default();
         let mut now = start;
         for _ in 0..61 {
@@ -152,7 +171,7 @@ mod tests {
 
     #[test]
     fn no_floor_means_any_byte() {
-        let start = Instant::now();
+        let start = Moment::START;
         let pace = Pace { floor: None, ..PACE };
         let mut meter = Meter::default();
         meter.run(start);

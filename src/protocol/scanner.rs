@@ -5,13 +5,13 @@
 
 use super::{
     Role,
-    frame::{Header, Opcode},
+    frame::{CONTROL_MAX, Header, Opcode, Snippet},
     mask,
     utf8::Validator,
     violation::Violation,
 };
 
-/// What a scanner lets pass.
+/// What a scanner lets pass. Its owner keeps them, since all sessions of a route have the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub role: Role,
@@ -26,8 +26,9 @@ pub struct Rules {
 }
 
 /// The message under way (RFC 6455 section 5.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Message {
+    #[default]
     None,
     /// Text to be checked.
     Text,
@@ -85,41 +86,23 @@ impl Control {
 }
 
 /// The state between chunks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scanner {
-    rules: Rules,
     message: Message,
     /// The frame under way ends its message.
     fin: bool,
+    /// The masking key of the frame under way; while text is checked, turned so that it begins at the next byte.
     key: Option<[u8; 4]>,
     utf8: Validator,
     /// Payload of the frame under way that has not arrived.
     left: u64,
-    /// Payload of the frame under way that has.
-    seen: u64,
     /// Payload of the message under way, as announced by its frames so far.
     size: u64,
-    held: Vec<u8>,
+    held: Option<Box<Snippet>>,
     messages: u64,
 }
 
 impl Scanner {
-    #[must_use]
-    pub fn new(rules: Rules) -> Self {
-        Self {
-            rules,
-            message: Message::None,
-            fin: true,
-            key: None,
-            utf8: Validator::default(),
-            left: 0,
-            seen: 0,
-            size: 0,
-            held: Vec::new(),
-            messages: 0,
-        }
-    }
-
     /// Data messages that arrived whole.
     #[must_use]
     pub fn messages(&self) -> u64 {
@@ -137,34 +120,33 @@ impl Scanner {
     #[inline]
     #[must_use]
     pub fn unfinished(&self) -> bool {
-        self.left > 0 || !self.held.is_empty()
+        self.left > 0 || self.held.is_some()
     }
 
     /// Bytes held back from the last chunk: the next chunk must begin with them.
     #[must_use]
+    #[inline]
     pub fn held(&self) -> &[u8] {
-        &self.held
+        self.held.as_deref().map_or(&[], Snippet::bytes)
     }
 
-    /// Copies the held bytes to the start of `chunk` and forgets them; how many they were (at most 138).
+    /// Copies the held bytes to the start of `chunk` and forgets them; how many they were (at most 130).
     #[inline]
     pub fn take_held(&mut self, chunk: &mut [u8]) -> usize {
-        let length = self.held.len();
-        if length > 0 {
-            chunk[..length].copy_from_slice(&self.held);
-            self.held = Vec::new();
-        }
+        let Some(held) = self.held.take() else { return 0 };
+        let length = held.bytes().len();
+        chunk[..length].copy_from_slice(held.bytes());
         length
     }
 
-    /// Keeps the rest of a chunk until more arrives.
+    /// Keeps the rest of a chunk, a header or control frame that is not whole, until more arrives.
     pub fn hold(&mut self, rest: &[u8]) {
-        debug_assert!(self.held.is_empty());
-        self.held = rest.to_vec();
+        debug_assert!(self.held.is_none() && rest.len() < CONTROL_MAX);
+        self.held = Some(Box::new(Snippet::new(rest)));
     }
 
     /// Scans `chunk` from `from` on, up to what is not a data frame, or up to the first frame border if asked.
-    pub fn scan(&mut self, chunk: &[u8], from: usize, to_boundary: bool) -> Scan {
+    pub fn scan(&mut self, rules: &Rules, chunk: &[u8], from: usize, to_boundary: bool) -> Scan {
         let mut at = from;
         // Where the frame under way begins, if it begins in this chunk.
         let mut begin = None;
@@ -183,13 +165,13 @@ impl Scanner {
                 }
             }
             if !to_boundary && self.message == Message::None {
-                at = self.whole_messages(chunk, at);
+                at = self.whole_messages(rules, chunk, at);
             }
             let rest = &chunk[at..];
             if rest.is_empty() {
                 return Scan { at, stop: Stop::End };
             }
-            let header = match Header::parse(rest, self.rules.role, self.rules.deflate) {
+            let header = match Header::parse(rest, rules.role, rules.deflate) {
                 Ok(Some(header)) => header,
                 Ok(None) => return Scan { at, stop: Stop::Partial },
                 Err(violation) => return Scan { at, stop: Stop::Violation(violation) },
@@ -197,7 +179,7 @@ impl Scanner {
             if header.opcode.is_control() {
                 return Self::control(header, at, rest.len());
             }
-            if let Err(violation) = self.begin(header) {
+            if let Err(violation) = self.begin(rules, header) {
                 return self.refuse(violation, Some(at), from);
             }
             begin = Some(at);
@@ -211,9 +193,9 @@ impl Scanner {
     /// Passes messages of one frame below 64 KiB that are whole in `chunk`; how far they reach. They are most of what there
     /// is, and leave no state behind. Anything else, a violation too, is left to the way that knows it all.
     #[inline]
-    fn whole_messages(&mut self, chunk: &[u8], from: usize) -> usize {
-        let limit = self.rules.frame_limit.min(self.rules.message_limit);
-        let (mask_bit, mask_size) = match self.rules.role {
+    fn whole_messages(&mut self, rules: &Rules, chunk: &[u8], from: usize) -> usize {
+        let limit = rules.frame_limit.min(rules.message_limit);
+        let (mask_bit, mask_size) = match rules.role {
             Role::Server => (0x80, 4),
             Role::Client => (0, 0),
         };
@@ -222,8 +204,7 @@ impl Scanner {
         while let Some(&[first, second]) = chunk.get(at..at + 2) {
             // FIN, no reserved bit but that of compression, text or binary.
             let compressed = first & 0x40 != 0;
-            if !matches!(first & !0x40, 0x81 | 0x82) || second & 0x80 != mask_bit || (compressed && !self.rules.deflate)
-            {
+            if !matches!(first & !0x40, 0x81 | 0x82) || second & 0x80 != mask_bit || (compressed && !rules.deflate) {
                 break;
             }
             let (size, length) = match second & 0x7f {
@@ -244,7 +225,7 @@ impl Scanner {
             if end > chunk.len() || length as u64 > limit {
                 break;
             }
-            if first == 0x81 && self.rules.utf8 {
+            if first == 0x81 && rules.utf8 {
                 let key = if mask_size > 0 {
                     [chunk[begin - 4], chunk[begin - 3], chunk[begin - 2], chunk[begin - 1]]
                 } else {
@@ -256,7 +237,7 @@ impl Scanner {
             }
             messages += 1;
             at = end;
-            if first != 0x81 || !self.rules.utf8 {
+            if first != 0x81 || !rules.utf8 {
                 // Streams repeat themselves: while the next header says the same, where the one after it stands is known
                 // before this one is read, and the processor need not wait for it.
                 let span = size + mask_size + length;
@@ -293,12 +274,12 @@ impl Scanner {
     }
 
     /// A data frame begins (sections 5.2 and 5.4).
-    fn begin(&mut self, header: Header) -> Result<(), Violation> {
+    fn begin(&mut self, rules: &Rules, header: Header) -> Result<(), Violation> {
         match (header.opcode, self.message) {
             (Opcode::Continuation, Message::None) => return Err(Violation::ContinuationWithoutMessage),
             (Opcode::Continuation, Message::Text | Message::Opaque) => {}
             (Opcode::Text, Message::None) => {
-                let checked = self.rules.utf8 && !header.rsv1;
+                let checked = rules.utf8 && !header.rsv1;
                 self.message = if checked { Message::Text } else { Message::Opaque };
             }
             (Opcode::Binary, Message::None) => self.message = Message::Opaque,
@@ -308,17 +289,16 @@ impl Scanner {
             // The caller handles control frames.
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(()),
         }
-        if header.length > self.rules.frame_limit {
+        if header.length > rules.frame_limit {
             return Err(Violation::FrameTooBig);
         }
         self.size = self.size.saturating_add(header.length);
-        if self.size > self.rules.message_limit {
+        if self.size > rules.message_limit {
             return Err(Violation::MessageTooBig);
         }
         self.fin = header.fin;
         self.key = header.mask;
         self.left = header.length;
-        self.seen = 0;
         if header.length == 0 { self.finish() } else { Ok(()) }
     }
 
@@ -328,23 +308,21 @@ impl Scanner {
         if self.message == Message::Text {
             self.check(bytes)?;
         }
-        self.seen += bytes.len() as u64;
         self.left -= bytes.len() as u64;
         if self.left == 0 { self.finish() } else { Ok(()) }
     }
 
     fn check(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        let Some(key) = self.key else { return self.utf8.push(bytes).map_err(|_| Violation::TextNotUtf8) };
+        let Some(key) = &mut self.key else { return self.utf8.push(bytes).map_err(|_| Violation::TextNotUtf8) };
         let mut room = [0; 4096];
-        let mut offset = self.seen;
         for part in bytes.chunks(room.len()) {
             // Plain ASCII, most of all text, need not be unmasked to be known as such.
-            if !self.utf8.is_between() || !mask::hides_ascii(part, key, offset) {
+            if !self.utf8.is_between() || !mask::hides_ascii(part, *key, 0) {
                 let plain = &mut room[..part.len()];
-                mask::apply(part, key, offset, plain);
+                mask::apply(part, *key, 0, plain);
                 self.utf8.push(plain).map_err(|_| Violation::TextNotUtf8)?;
             }
-            offset += part.len() as u64;
+            key.rotate_left(part.len() % 4);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::protocol::{
     Role,
     close::{CloseCode, CloseFrame},
     leg::{Finish, Input, Output},
+    moment::Moment,
     violation::Violation,
 };
 use std::time::{Duration, Instant};
@@ -15,25 +16,25 @@ pub(super) struct Ending {
     reason: EndReason,
     first: Option<Side>,
     violation: Option<Violation>,
-    pub(super) at: Instant,
+    pub(super) at: Moment,
     /// From when a leg that cannot be told anything has `timeouts.close`: `at`, or the end of the gateway's own pause.
-    pub(super) patient_from: Instant,
+    pub(super) patient_from: Moment,
 }
 
 impl Ending {
-    fn new(reason: EndReason, first: Option<Side>, at: Instant) -> Self {
-        Self { reason, first, violation: None, at, patient_from: at }
+    pub(super) fn by_gateway(reason: EndReason, at: Moment) -> Self {
+        Self { reason, first: None, violation: None, at, patient_from: at }
     }
 
-    fn by_side(side: Side, client: EndReason, upstream: EndReason, at: Instant) -> Self {
+    fn by_side(side: Side, client: EndReason, upstream: EndReason, at: Moment) -> Self {
         let reason = match side {
             Side::Downstream => client,
             Side::Upstream => upstream,
         };
-        Self::new(reason, Some(side), at)
+        Self { first: Some(side), ..Self::by_gateway(reason, at) }
     }
 
-    pub(super) fn by_violation(side: Side, violation: Violation, at: Instant) -> Self {
+    pub(super) fn by_violation(side: Side, violation: Violation, at: Moment) -> Self {
         let ending = Self::by_side(side, EndReason::ClientViolation, EndReason::UpstreamViolation, at);
         Self { violation: Some(violation), ..ending }
     }
@@ -57,8 +58,8 @@ pub struct Outcome {
     /// The side that caused it; `None`: the gateway.
     pub first: Option<Side>,
     pub violation: Option<Violation>,
-    /// When the end began.
-    pub at: Instant,
+    /// When the end began, on the relay's clock.
+    pub at: Moment,
     /// Time since the last byte of each peer, when the end began.
     pub silence: PerSide<Duration>,
 }
@@ -80,12 +81,14 @@ impl Relay {
     /// Ends the session for a reason of our own; `code` is what the client is told where its route sets none
     /// (`close_codes`). A session that ends already keeps its first reason.
     pub fn end(&mut self, reason: EndReason, code: Option<CloseCode>, now: Instant) {
-        self.end_with(Ending::new(reason, None, now), code, now);
+        let now = self.clock.moment(now);
+        self.end_with(Ending::by_gateway(reason, now), code, now);
     }
 
     /// Resets whatever is not finished, for `reason` if there is none yet.
     pub fn cut(&mut self, reason: EndReason, now: Instant) {
-        self.ending.get_or_insert(Ending::new(reason, None, now));
+        let now = self.clock.moment(now);
+        self.ending.get_or_insert_with(|| Box::new(Ending::by_gateway(reason, now)));
         for side in Side::BOTH {
             let leg = &mut self.legs[side];
             match leg.output {
@@ -98,11 +101,11 @@ impl Relay {
         }
     }
 
-    pub(super) fn end_with(&mut self, ending: Ending, code: Option<CloseCode>, now: Instant) {
+    pub(super) fn end_with(&mut self, ending: Ending, code: Option<CloseCode>, now: Moment) {
         if self.ending.is_some() {
             return;
         }
-        self.ending = Some(ending);
+        self.ending = Some(Box::new(ending));
         for side in Side::BOTH {
             let mut tell = self.config.close_codes.tell(ending.reason, side);
             let default = !self.config.close_codes.sets(ending.reason, side);
@@ -116,7 +119,7 @@ impl Relay {
         }
     }
 
-    fn tell(&mut self, side: Side, tell: Tell, now: Instant) {
+    fn tell(&mut self, side: Side, tell: Tell, now: Moment) {
         let close = self.config.timeouts.close;
         match tell {
             Tell::Echo => self.legs[side].quiet(),
@@ -141,7 +144,7 @@ impl Relay {
     }
 
     /// A close frame of ours goes out at the next frame border, if one can be reached.
-    fn say(&mut self, side: Side, frame: CloseFrame, by: Instant, now: Instant) {
+    fn say(&mut self, side: Side, frame: CloseFrame, by: Moment, now: Moment) {
         if self.legs[side].output != Output::Open {
             return;
         }
@@ -149,7 +152,7 @@ impl Relay {
             self.abandon(side, Output::Cut, now);
         } else {
             self.legs[side].quiet();
-            self.legs[side].output = Output::Due { frame, by };
+            self.legs[side].output = Output::Due { frame: Box::new(frame), by };
         }
     }
 
@@ -163,7 +166,7 @@ impl Relay {
         self.legs[side].input == Input::Open && self.legs[side].finish == Finish::Open
     }
 
-    pub(super) fn abandon(&mut self, side: Side, output: Output, now: Instant) {
+    pub(super) fn abandon(&mut self, side: Side, output: Output, now: Moment) {
         self.legs[side].abandon(output, now);
         self.pause(side.other(), false, now);
         self.settle(side, now);
@@ -171,7 +174,7 @@ impl Relay {
 
     /// A close frame arrived on `side`; it ends at `end` in the chunk, whose passing part begins at 0. Whether it
     /// crosses.
-    pub(super) fn closed(&mut self, side: Side, code: Option<CloseCode>, end: usize, now: Instant) -> bool {
+    pub(super) fn closed(&mut self, side: Side, code: Option<CloseCode>, end: usize, now: Moment) -> bool {
         self.legs[side].closed(code.map(CloseCode::get));
         let other = &mut self.legs[side.other()];
         let crosses = other.output == Output::Open;
@@ -188,6 +191,7 @@ impl Relay {
 
     /// The transport of a leg was lost.
     pub fn lost(&mut self, side: Side, loss: Loss, now: Instant) {
+        let now = self.clock.moment(now);
         let leg = &mut self.legs[side];
         match leg.input {
             Input::Ended => return,
@@ -195,12 +199,12 @@ impl Relay {
             Input::Closed { .. } if loss == Loss::End => leg.input = Input::Closed { eof: true },
             Input::Closed { .. } => {
                 leg.input = Input::Closed { eof: true };
-                self.unwritable(side, now);
+                self.gone(side, now);
             }
             Input::Open | Input::Deaf => {
                 leg.input = Input::Ended;
                 if loss == Loss::TimedOut {
-                    self.unwritable(side, now);
+                    self.gone(side, now);
                     self.unresponsive(side, now);
                 } else {
                     self.end_with(
@@ -209,7 +213,7 @@ impl Relay {
                         now,
                     );
                 }
-                self.unwritable(side, now);
+                self.gone(side, now);
             }
         }
         self.source_lost(side, now);
@@ -218,6 +222,10 @@ impl Relay {
 
     /// Nothing can be written to this leg any more.
     pub fn unwritable(&mut self, side: Side, now: Instant) {
+        self.gone(side, self.clock.moment(now));
+    }
+
+    fn gone(&mut self, side: Side, now: Moment) {
         match self.legs[side].output {
             Output::Open | Output::Due { .. } | Output::Queued { .. } => self.abandon(side, Output::Gone, now),
             Output::Sent { .. } | Output::Cut | Output::Gone => {}
@@ -225,7 +233,7 @@ impl Relay {
     }
 
     /// What the other leg holds of a frame from `side` will never be completed; an answer will never come.
-    pub(super) fn source_lost(&mut self, side: Side, now: Instant) {
+    pub(super) fn source_lost(&mut self, side: Side, now: Moment) {
         let other = side.other();
         if matches!(self.legs[other].output, Output::Due { .. }) && self.border_is_lost(other) {
             self.abandon(other, Output::Cut, now);
@@ -234,17 +242,17 @@ impl Relay {
     }
 
     /// A peer that closed gets its own code back if the other side can no longer answer it.
-    fn echo(&mut self, side: Side, now: Instant) {
+    fn echo(&mut self, side: Side, now: Moment) {
         let leg = &self.legs[side];
         if let (Input::Closed { .. }, Output::Open, Some(code), false) =
-            (leg.input, leg.output, leg.close_received, self.still_sends(side.other()))
+            (leg.input, &leg.output, leg.close_received, self.still_sends(side.other()))
         {
             let frame = CloseFrame { code: CloseCode::new(code), reason: "" };
             self.say(side, frame, now + self.config.timeouts.close, now);
         }
     }
 
-    pub(super) fn unresponsive(&mut self, side: Side, now: Instant) {
+    pub(super) fn unresponsive(&mut self, side: Side, now: Moment) {
         if self.legs[side].input == Input::Open {
             self.legs[side].input = Input::Deaf;
         }
@@ -253,7 +261,7 @@ impl Relay {
         self.source_lost(side, now);
     }
 
-    pub(super) fn stalled(&mut self, side: Side, now: Instant) {
+    pub(super) fn stalled(&mut self, side: Side, now: Moment) {
         if self.ending.is_some() {
             self.abandon(side, Output::Cut, now);
             return;
@@ -268,13 +276,13 @@ impl Relay {
     }
 
     /// Takes a leg as far towards its end as its closing handshake allows.
-    pub(super) fn settle(&mut self, side: Side, now: Instant) {
+    pub(super) fn settle(&mut self, side: Side, now: Moment) {
         let until = now + self.config.timeouts.close;
         let leg = &mut self.legs[side];
         if leg.finish != Finish::Open {
             return;
         }
-        leg.finish = match (leg.output, leg.input) {
+        leg.finish = match (&leg.output, leg.input) {
             (Output::Cut, _) => Finish::Reset,
             (Output::Gone, Input::Open) => Finish::Open,
             (Output::Gone, _) => Finish::Drop,
@@ -313,6 +321,7 @@ impl Relay {
 
     /// Writing was shut down on this leg.
     pub fn shut_down(&mut self, side: Side, now: Instant) {
+        let now = self.clock.moment(now);
         self.legs[side].finish = Finish::Linger { until: now + self.config.timeouts.close };
     }
 
@@ -331,7 +340,7 @@ impl Relay {
     /// How the session ended, once every code is known. TCP may not be done yet.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        let ending = self.ending?;
+        let ending = self.ending.as_deref()?;
         let at = ending.at;
         let known = |side| {
             let leg = &self.legs[side];
@@ -340,7 +349,7 @@ impl Relay {
         if !Side::BOTH.into_iter().all(known) {
             return None;
         }
-        let silence = |side| at.saturating_duration_since(self.legs[side].heartbeat.heard());
+        let silence = |side| at - self.legs[side].heartbeat.heard();
         let silence = PerSide { downstream: silence(Side::Downstream), upstream: silence(Side::Upstream) };
         Some(Outcome { reason: ending.reason, first: ending.first, violation: ending.violation, at, silence })
     }

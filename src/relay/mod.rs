@@ -4,6 +4,7 @@
 //! `wants_read`, `take_control`, `outbox`, `waits_for_transport`, `wish`, `poll_timeout`.
 
 mod closing;
+mod deadlines;
 pub mod end_reason;
 mod patience;
 pub mod settings;
@@ -17,10 +18,10 @@ pub use side::{PerSide, Side};
 use crate::protocol::{
     Role, close,
     frame::{ControlFrame, Opcode},
-    heartbeat::{Answers, HeartbeatEvent, PathSample, Seed},
+    heartbeat::{HeartbeatEvent, PathSample, Seed},
     leg::{Finish, Input, Leg, Output},
+    moment::{Clock, Moment},
     outbox::Outbox,
-    pace::Pace,
     scanner::{Control, Rules, Stop},
     violation::Violation,
 };
@@ -36,39 +37,39 @@ pub struct Step {
     pub pass: Range<usize>,
 }
 
-/// Two legs and the rules between them.
+/// Two legs and the rules between them. Times go in and out as instants; within they are moments of its clock.
 #[derive(Debug)]
 pub struct Relay {
     config: Arc<RelayConfig>,
+    clock: Clock,
     legs: PerSide<Leg>,
-    ending: Option<Ending>,
+    ending: Option<Box<Ending>>,
     /// When the session grows too old.
-    age_limit: Option<Instant>,
+    age_limit: Option<Moment>,
     /// When a data frame last passed; kept up only where `timeouts.idle` is set.
-    last_data: Instant,
+    last_data: Moment,
+    /// permessage-deflate was agreed end to end.
+    deflate: bool,
 }
 
 impl Relay {
     /// A relay whose two opening handshakes are done. `deflate`: permessage-deflate was agreed end to end.
     #[must_use]
     pub fn new(config: Arc<RelayConfig>, deflate: bool, seeds: PerSide<Seed>, now: Instant) -> Self {
-        let leg = |side: Side, role: Role| {
-            let limits = config.limits[side];
-            let rules = Rules {
-                role,
-                deflate,
-                utf8: config.utf8 == Utf8::Check,
-                frame_limit: limits.frame.unwrap_or(u64::MAX),
-                message_limit: limits.message.unwrap_or(u64::MAX),
-            };
-            Leg::new(rules, &config.heartbeat[side], seeds[side], now)
-        };
-        let legs =
-            PerSide { downstream: leg(Side::Downstream, Role::Server), upstream: leg(Side::Upstream, Role::Client) };
+        let clock = Clock::new(now);
+        let now = clock.moment(now);
+        let leg = |side: Side| Leg::new(role(side), &config.heartbeat[side], seeds[side], now);
+        let legs = PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) };
         // Up to a tenth earlier, so that sessions opened together do not come back together.
         let shortening = (seeds.downstream.jitter >> 11) as f64 / (1u64 << 53) as f64 / 10.0;
         let age_limit = config.timeouts.max_age.map(|age| now + age.mul_f64(1.0 - shortening));
-        Self { config, legs, ending: None, age_limit, last_data: now }
+        Self { config, clock, legs, ending: None, age_limit, last_data: now, deflate }
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.clock.start()
     }
 
     /// One leg's counts, for verdicts and metrics.
@@ -117,7 +118,7 @@ impl Relay {
         leg.received += fresh as u64;
         // After the end began no heartbeat runs, and the silence before it is on record.
         if self.ending.is_none() {
-            leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
+            leg.heartbeat.on_bytes(&self.config.heartbeat[side], self.clock.moment(now));
         }
         leg.sender.moved(fresh);
     }
@@ -125,6 +126,7 @@ impl Relay {
     /// Scans a chunk (held bytes first) as far as one stretch of it passes. The caller sends `pass` on, then what
     /// `take_control` gives, and comes back with the rest of the chunk until all of it is used.
     pub fn receive(&mut self, side: Side, chunk: &[u8], now: Instant) -> Step {
+        let now = self.clock.moment(now);
         let used_up = Step { used: chunk.len(), pass: 0..0 };
         if self.legs[side].input != Input::Open {
             return used_up;
@@ -143,10 +145,23 @@ impl Relay {
         if crosses { step } else { Step { pass: 0..0, ..step } }
     }
 
-    fn scan(&mut self, side: Side, chunk: &[u8], to_boundary: bool, now: Instant) -> Step {
+    /// What this leg's scanner lets pass.
+    fn rules(&self, side: Side) -> Rules {
+        let limits = self.config.limits[side];
+        Rules {
+            role: role(side),
+            deflate: self.deflate,
+            utf8: self.config.utf8 == Utf8::Check,
+            frame_limit: limits.frame.unwrap_or(u64::MAX),
+            message_limit: limits.message.unwrap_or(u64::MAX),
+        }
+    }
+
+    fn scan(&mut self, side: Side, chunk: &[u8], to_boundary: bool, now: Moment) -> Step {
+        let rules = self.rules(side);
         let mut at = 0;
         loop {
-            let scan = self.legs[side].scanner.scan(chunk, at, to_boundary);
+            let scan = self.legs[side].scanner.scan(&rules, chunk, at, to_boundary);
             if scan.at > at && self.config.timeouts.idle.is_some() {
                 self.last_data = now;
             }
@@ -177,7 +192,7 @@ impl Relay {
     }
 
     /// Acts upon a control frame; whether it crosses to the other leg.
-    fn control(&mut self, side: Side, control: Control, chunk: &[u8], now: Instant) -> bool {
+    fn control(&mut self, side: Side, control: Control, chunk: &[u8], now: Moment) -> bool {
         let mut room = [0; 125];
         let payload = control.payload(chunk, &mut room);
         let crosses = self.legs[side.other()].accepts_data();
@@ -210,21 +225,21 @@ impl Relay {
         }
     }
 
-    /// Whether a control frame of ours is due on this leg, whose outgoing stream stands at a frame border.
+    /// Whether there is a control frame of ours for this leg, whose outgoing stream stands at a frame border; its time may not
+    /// have come.
     #[inline]
     #[must_use]
-    pub fn has_control(&self, side: Side, now: Instant) -> bool {
-        let leg = &self.legs[side];
-        leg.control_due(&self.config.heartbeat[side], now) && !self.inside_frame(side)
+    pub fn has_control(&self, side: Side) -> bool {
+        self.legs[side].control_waits() && !self.inside_frame(side)
     }
 
     /// The next control frame of ours for this leg; it must be sent before anything else.
     #[inline]
     pub fn take_control(&mut self, side: Side, now: Instant, key: impl FnOnce() -> [u8; 4]) -> Option<ControlFrame> {
-        if !self.has_control(side, now) {
+        if !self.has_control(side) {
             return None;
         }
-        self.legs[side].take_control(&self.config.heartbeat[side], now, key)
+        self.legs[side].take_control(&self.config.heartbeat[side], self.clock.moment(now), key)
     }
 
     /// Whether this leg's outgoing stream stands inside a frame of the other leg's peer.
@@ -249,6 +264,7 @@ impl Relay {
 
     /// The transport did not take these bytes: they wait, and the other leg is not read meanwhile.
     pub fn queue(&mut self, side: Side, bytes: &[u8], now: Instant) {
+        let now = self.clock.moment(now);
         let leg = &mut self.legs[side];
         if bytes.is_empty() || matches!(leg.output, Output::Cut | Output::Gone) {
             return;
@@ -260,6 +276,7 @@ impl Relay {
 
     /// The transport took bytes that waited.
     pub fn took(&mut self, side: Side, count: usize, now: Instant) {
+        let now = self.clock.moment(now);
         let leg = &mut self.legs[side];
         leg.outbox.take(count);
         leg.receiver.moved(count);
@@ -273,7 +290,7 @@ impl Relay {
     }
 
     /// Reading of a leg stops or goes on: time in which it is not read is nobody's silence and nobody's slowness.
-    fn pause(&mut self, side: Side, paused: bool, now: Instant) {
+    fn pause(&mut self, side: Side, paused: bool, now: Moment) {
         let leg = &mut self.legs[side];
         leg.heartbeat.reading(!paused, now);
         if paused {
@@ -292,6 +309,7 @@ impl Relay {
 
     /// The transport took more of the outgoing stream, and holds nothing back itself.
     pub fn on_taken(&mut self, side: Side, now: Instant, sample: impl FnOnce() -> Option<PathSample>) {
+        let now = self.clock.moment(now);
         self.legs[side].on_taken(&self.config.heartbeat[side], now, sample);
         self.settle(side, now);
     }
@@ -301,78 +319,19 @@ impl Relay {
         self.legs[side].heartbeat.take_event()
     }
 
-    /// When `on_timeout` has something to do.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let session = if self.ending.is_none() { [self.age_limit, self.idle_limit()] } else { [None, None] };
-        let legs = Side::BOTH.map(|side| self.leg_timeout(side));
-        session.into_iter().chain(legs).flatten().min()
-    }
-
-    fn leg_timeout(&self, side: Side) -> Option<Instant> {
-        let leg = &self.legs[side];
-        let heartbeat = leg.heartbeat.poll_timeout(&self.config.heartbeat[side]);
-        let receiver = leg.receiver.poll_timeout(self.pace());
-        let sender = if self.ending.is_none() { leg.sender.poll_timeout(self.pace()) } else { None };
-        [heartbeat, receiver, sender, self.closing_timeout(side)].into_iter().flatten().min()
-    }
-
-    fn idle_limit(&self) -> Option<Instant> {
-        self.config.timeouts.idle.map(|idle| self.last_data + idle)
-    }
-
-    fn pace(&self) -> Pace {
-        Pace { window: self.config.timeouts.stall, floor: self.config.pace }
-    }
-
-    /// Does what is due. `answers` says whether the backend ever answered a ping; `sample` asks TCP.
-    pub fn on_timeout(&mut self, now: Instant, answers: Answers, mut sample: impl FnMut(Side) -> Option<PathSample>) {
-        if self.ending.is_none() {
-            if self.age_limit.is_some_and(|at| at <= now) {
-                self.end(EndReason::MaxAge, None, now);
-            } else if self.idle_limit().is_some_and(|at| at <= now) {
-                self.end(EndReason::Idle, None, now);
-            }
-        }
-        for side in Side::BOTH {
-            // First, so that a farewell that is decided on now gets the turn that follows to be said.
-            self.closing_due(side, now);
-            let answers = if side == Side::Downstream { Answers::Proven } else { answers };
-            let (config, leg) = (&self.config.heartbeat[side], &mut self.legs[side]);
-            if leg.heartbeat.on_timeout(config, answers, now, || sample(side)).is_err() {
-                self.unresponsive(side, now);
-            }
-            self.judge_pace(side, now);
-        }
-    }
-
-    fn judge_pace(&mut self, side: Side, now: Instant) {
-        let pace = self.pace();
-        let leg = &mut self.legs[side];
-        let blocked = leg.heartbeat.blocked().zip(pace.window).is_some_and(|(long, window)| long >= window);
-        let receiver = leg.receiver.stalled(pace, now) || blocked;
-        if receiver || (self.ending.is_none() && leg.sender.stalled(pace, now)) {
-            self.stalled(side, now);
-        }
-    }
-
-    /// The gateway itself was paused for a while: that is nobody's silence.
-    pub fn resume(&mut self, now: Instant) {
-        for side in Side::BOTH {
-            let leg = &mut self.legs[side];
-            leg.heartbeat.resume(now);
-            leg.receiver.restart(now);
-            leg.sender.restart(now);
-        }
-        self.resume_closing(now);
-        self.last_data = now;
-    }
-
-    fn violated(&mut self, side: Side, violation: Violation, now: Instant) {
+    fn violated(&mut self, side: Side, violation: Violation, now: Moment) {
         self.legs[side].input = Input::Deaf;
         self.end_with(Ending::by_violation(side, violation, now), None, now);
         self.source_lost(side, now);
         self.settle(side, now);
+    }
+}
+
+/// Who we are on a leg.
+const fn role(side: Side) -> Role {
+    match side {
+        Side::Downstream => Role::Server,
+        Side::Upstream => Role::Client,
     }
 }
 

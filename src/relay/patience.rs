@@ -1,26 +1,30 @@
 //! How long each step of a closing may take.
 
 use super::{Relay, Side};
-use crate::protocol::leg::{Finish, Output};
-use std::time::Instant;
+use crate::protocol::{
+    leg::{Finish, Output},
+    moment::Moment,
+};
 
 impl Relay {
     /// When the closing of this leg has taken too long.
-    pub(super) fn closing_timeout(&self, side: Side) -> Option<Instant> {
+    pub(super) fn closing_timeout(&self, side: Side) -> Option<Moment> {
         let leg = &self.legs[side];
         let close = self.config.timeouts.close;
-        match (leg.finish, leg.output) {
+        match (leg.finish, &leg.output) {
             (Finish::ShutDown { until } | Finish::Linger { until }, _) => Some(until),
-            (Finish::Open, Output::Due { by, .. }) => Some(by),
-            (Finish::Open, Output::Sent { at, .. }) => Some(at + close),
-            (Finish::Open, Output::Queued { since, .. }) if leg.reset_after_close => Some(since),
+            (Finish::Open, Output::Due { by, .. }) => Some(*by),
+            (Finish::Open, Output::Sent { at, .. }) => Some(*at + close),
+            (Finish::Open, Output::Queued { since, .. }) if leg.reset_after_close => Some(*since),
             // `timeouts.stall` judges while the close frame waits; without one, it gets as long as an answer.
-            (Finish::Open, Output::Queued { since, .. }) if self.config.timeouts.stall.is_none() => Some(since + close),
+            (Finish::Open, Output::Queued { since, .. }) if self.config.timeouts.stall.is_none() => {
+                Some(*since + close)
+            }
             // Nothing waits here, but the transport holds it back itself (TLS).
             (Finish::Open, Output::Queued { since, .. }) if leg.outbox.is_empty() => {
-                self.config.timeouts.stall.map(|stall| since + stall)
+                self.config.timeouts.stall.map(|stall| *since + stall)
             }
-            (Finish::Open, Output::Gone) => self.ending.map(|ending| ending.patient_from + close),
+            (Finish::Open, Output::Gone) => self.ending.as_ref().map(|ending| ending.patient_from + close),
             (
                 Finish::Open | Finish::Drop | Finish::Reset | Finish::Done,
                 Output::Open
@@ -34,7 +38,7 @@ impl Relay {
     }
 
     /// The gateway itself was paused: whoever is to answer, or to take a close frame, has its whole time again.
-    pub(super) fn resume_closing(&mut self, now: Instant) {
+    pub(super) fn resume_closing(&mut self, now: Moment) {
         let Some(ending) = &mut self.ending else { return };
         ending.patient_from = now;
         let until = now + self.config.timeouts.close;
@@ -55,7 +59,7 @@ impl Relay {
     }
 
     /// A closing handshake, or the end of TCP behind it, took too long.
-    pub(super) fn closing_due(&mut self, side: Side, now: Instant) {
+    pub(super) fn closing_due(&mut self, side: Side, now: Moment) {
         if self.closing_timeout(side).is_none_or(|at| at > now) {
             return;
         }

@@ -9,7 +9,7 @@ use super::*;
 use crate::protocol::{
     close::CloseCode,
     frame::Header,
-    heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
+    heartbeat::{Answers, HeartbeatConfig, HeartbeatKind, Liveness},
     mask,
 };
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The one IO loop: reads, relays, writes, in numbered priorities, then trusts the clock.
 
-use super::{Facts, Opened, Opening, SCRATCH, WorkerContext, registry::Membership, registry::Order, timer};
+use super::{Facts, Opened, Opening, SCRATCH, WorkerContext, registry::Membership, registry::Order, timer::together};
 use crate::{
     protocol::{
         heartbeat::{Answers, Seed},
@@ -25,11 +25,10 @@ pub(super) const TURN_BYTES: u64 = SCRATCH as u64;
 /// Rounds of reads in one turn, however small.
 const TURN_ROUNDS: usize = 8;
 
-/// A relay, its transports, and one timer.
+/// A relay and its transports; what drives it brings the timer.
 pub(super) struct Session {
     pub(super) relay: Relay,
     pub(super) legs: PerSide<Leg>,
-    timer: Pin<Box<Sleep>>,
     /// What the timer is set for; it fires a little later, together with others.
     armed: Instant,
     /// The timer knows whom to wake.
@@ -38,7 +37,6 @@ pub(super) struct Session {
     pauses: u32,
     /// What this session's outboxes have been counted as.
     counted: u64,
-    pub(super) started: Instant,
     pub(super) reported: bool,
     panicked: bool,
     membership: Membership,
@@ -50,7 +48,7 @@ pub(super) struct Session {
 pub(super) struct Leg {
     pub(super) transport: Option<Transport>,
     /// Bytes that came with the handshake, to be relayed first.
-    pub(super) early: Vec<u8>,
+    pub(super) early: Box<[u8]>,
     /// The last read about filled its room and was taken whole: the next may use all of the scratch.
     pub(super) eager: bool,
     pub(super) writing: Writing,
@@ -68,7 +66,12 @@ pub(super) enum Writing {
 
 impl Leg {
     fn new(opened: Opened) -> Self {
-        Self { transport: Some(opened.stream.into()), early: opened.early, eager: false, writing: Writing::Works }
+        Self {
+            transport: Some(opened.stream.into()),
+            early: opened.early.into(),
+            eager: false,
+            writing: Writing::Works,
+        }
     }
 }
 
@@ -82,15 +85,12 @@ impl Session {
         let seed = || Seed { secret: rand::random(), jitter: rand::random() };
         let seeds = PerSide { downstream: seed(), upstream: seed() };
         let relay = Relay::new(facts.route.options.relay.clone(), deflate, seeds, now);
-        let armed = relay.poll_timeout().unwrap_or(now);
         Self {
             legs: PerSide { downstream: Leg::new(downstream), upstream: Leg::new(upstream) },
-            timer: Box::pin(tokio::time::sleep_until(timer::together(armed, now, context.registry.len()).into())),
-            armed,
+            armed: now,
             registered: false,
             pauses: context.pause.observe(now),
             counted: 0,
-            started: now,
             reported: false,
             panicked: false,
             membership: context.registry.enter(),
@@ -100,8 +100,13 @@ impl Session {
         }
     }
 
+    /// When it began.
+    pub(super) fn started(&self) -> Instant {
+        self.relay.started()
+    }
+
     /// Takes the session as far as it goes now.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         // 1. Orders, since they may end everything else.
         self.membership.listen(cx.waker());
@@ -143,7 +148,7 @@ impl Session {
         if self.relay.is_done() {
             return Poll::Ready(());
         }
-        self.arm(cx, now)
+        self.arm(timer, cx, now)
     }
 
     /// The session itself went wrong: it ends as `internal`; the second time, at once.
@@ -229,16 +234,16 @@ impl Session {
     }
 
     /// Sets the timer if it would come too late; a deadline that has moved on is found when it fires.
-    fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+    fn arm(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let Some(due) = self.relay.poll_timeout() else { return Poll::Pending };
         if due < self.armed || self.armed <= now {
             self.armed = due;
-            let at = timer::together(due, now, self.context.registry.len());
-            self.timer.as_mut().reset(at.into());
+            let at = together(due, now, self.context.registry.len());
+            timer.as_mut().reset(at.into());
             self.registered = false;
         }
         if !self.registered {
-            self.registered = self.timer.as_mut().poll(cx).is_pending();
+            self.registered = timer.as_mut().poll(cx).is_pending();
             if !self.registered {
                 cx.waker().wake_by_ref();
             }

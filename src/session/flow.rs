@@ -44,7 +44,7 @@ impl Session {
             let early = std::mem::take(&mut leg.early);
             let taken = early.len().min(chunk.len() - HELD);
             chunk[HELD..HELD + taken].copy_from_slice(&early[..taken]);
-            self.legs[side].early = early[taken..].to_vec();
+            self.legs[side].early = early[taken..].into();
             self.relay_chunk(side, chunk, taken, cx, now);
             return true;
         }
@@ -98,7 +98,7 @@ impl Session {
 
     #[inline]
     pub(super) fn send_controls(&mut self, cx: &mut Context<'_>, now: Instant) {
-        if Side::BOTH.into_iter().any(|side| self.relay.has_control(side, now)) {
+        if Side::BOTH.into_iter().any(|side| self.relay.has_control(side)) {
             self.send_due_controls(cx, now);
         }
     }

@@ -16,16 +16,20 @@ use crate::{
 };
 use drive::Session;
 use pause::PauseWatch;
+use pin_project_lite::pin_project;
 use registry::Registry;
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    fmt,
+    net::IpAddr,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicU64},
-    task::Poll,
+    task::{Context, Poll},
 };
+use tokio::time::{Sleep, sleep_until};
 use verdict::Verdict;
 
 /// Everything a session starts from: both 101s have been said.
@@ -54,14 +58,27 @@ pub struct Facts {
     pub route: Arc<RouteConfig>,
     /// The backend, counted as busy while this lives.
     pub lease: Lease,
-    /// The client's address as found through trusted proxies, as text (`unix` on a Unix socket without one).
-    pub client: Box<str>,
+    /// As found through trusted proxies.
+    pub client: ClientAddress,
     pub user_agent: Option<Box<str>>,
     pub origin: Option<Box<str>>,
     /// Our own port on the connection to the backend.
     pub local_port: Option<u16>,
     /// Given back when the session ends.
     pub permit: Permit,
+}
+
+/// Where a client connects from: nowhere that has an address, on a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
 }
 
 /// Told of every ping, pong and round trip: session id, side, event.
@@ -125,18 +142,33 @@ impl Default for Scratch {
 }
 
 /// Runs a session to its end. Its verdict is reported when its codes are known; it lives on until TCP is done.
-///
-/// A panic in here is a bug of ours: it ends this session as `internal`, and nothing else.
 pub fn run(opening: Opening, context: Rc<WorkerContext>) -> impl Future<Output = ()> {
-    // Boxed before its task is made: the task then holds a pointer, and not the opening for ever.
-    let mut session = Box::new(Session::new(opening, context));
-    poll_fn(move |cx| {
+    let session = Session::new(opening, context);
+    // Its first turn sets the timer.
+    Running { timer: sleep_until(session.started().into()), session }
+}
+
+pin_project! {
+    /// A session and its timer, side by side: its task holds them, and they are the one large allocation of a session.
+    struct Running {
+        #[pin]
+        timer: Sleep,
+        session: Session,
+    }
+}
+
+impl Future for Running {
+    type Output = ();
+
+    /// A panic in here is a bug of ours: it ends this session as `internal`, and nothing else.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
         for _ in 0..2 {
-            match catch_unwind(AssertUnwindSafe(|| session.poll(cx))) {
+            match catch_unwind(AssertUnwindSafe(|| this.session.poll(this.timer.as_mut(), cx))) {
                 Ok(poll) => return poll,
-                Err(_) => session.give_up(),
+                Err(_) => this.session.give_up(),
             }
         }
         Poll::Ready(())
-    })
+    }
 }

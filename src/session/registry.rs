@@ -1,8 +1,8 @@
 //! The sessions of one worker, so that a drain or an operator reaches each of them.
 use crate::{protocol::close::CloseCode, relay::EndReason};
+use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
     task::Waker,
 };
@@ -17,25 +17,39 @@ pub enum Order {
 }
 
 /// The sessions of one worker. Not shared between threads.
+///
+/// What is known of each stands in one table, so that a session costs its line there and no allocation of its own.
 #[derive(Default)]
 pub struct Registry {
-    entries: RefCell<BTreeMap<u64, Rc<Entry>>>,
+    entries: RefCell<Slab<Entry>>,
     next: Cell<u64>,
 }
 
+/// A session of one worker; the older one is the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Counts all sessions of the worker.
+    number: u64,
+    /// Its place in the table; another session has it later.
+    slot: usize,
+}
+
 /// One session as the registry knows it.
-#[derive(Default)]
-pub struct Entry {
-    order: Cell<Option<Order>>,
-    settled: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+struct Entry {
+    number: u64,
+    order: Option<Order>,
+    settled: bool,
+    waker: Option<Waker>,
 }
 
 impl Registry {
     /// Sessions that run now, the oldest first.
     #[must_use]
-    pub fn keys(&self) -> Vec<u64> {
-        self.entries.borrow().keys().copied().collect()
+    pub fn keys(&self) -> Vec<Key> {
+        let entries = self.entries.borrow();
+        let mut keys: Vec<Key> = entries.iter().map(|(slot, entry)| Key { number: entry.number, slot }).collect();
+        keys.sort_unstable();
+        keys
     }
 
     #[must_use]
@@ -51,40 +65,41 @@ impl Registry {
     /// Sessions that are lost if they are cut now: those whose closing handshakes are not over.
     #[must_use]
     pub fn unsettled(&self) -> usize {
-        self.entries.borrow().values().filter(|entry| !entry.settled.get()).count()
+        self.entries.borrow().iter().filter(|(_, entry)| !entry.settled).count()
     }
 
     /// Gives a session an order; a newer order replaces one not yet taken. Unknown keys have ended already.
-    pub fn order(&self, key: u64, order: Order) {
-        if let Some(entry) = self.entries.borrow().get(&key) {
-            entry.order.set(Some(order));
-            if let Some(waker) = entry.waker.borrow().as_ref() {
-                waker.wake_by_ref();
-            }
+    pub fn order(&self, key: Key, order: Order) {
+        let mut entries = self.entries.borrow_mut();
+        let Some(entry) = entries.get_mut(key.slot).filter(|entry| entry.number == key.number) else { return };
+        entry.order = Some(order);
+        let waker = entry.waker.clone();
+        drop(entries);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
     /// Enters a session; it leaves when the guard is dropped.
     #[must_use]
     pub fn enter(self: &Rc<Self>) -> Membership {
-        let key = self.next.replace(self.next.get() + 1);
-        let entry = Rc::new(Entry::default());
-        self.entries.borrow_mut().insert(key, Rc::clone(&entry));
-        Membership { registry: Rc::clone(self), key, entry }
+        let number = self.next.replace(self.next.get() + 1);
+        let entry = Entry { number, order: None, settled: false, waker: None };
+        let slot = self.entries.borrow_mut().insert(entry);
+        Membership { registry: Rc::clone(self), slot }
     }
 }
 
 /// A session's place in the registry.
 pub struct Membership {
     registry: Rc<Registry>,
-    key: u64,
-    entry: Rc<Entry>,
+    slot: usize,
 }
 
 impl Membership {
     /// Has the session woken by `waker` when an order comes.
     pub fn listen(&self, waker: &Waker) {
-        let mut slot = self.entry.waker.borrow_mut();
+        let slot = &mut self.registry.entries.borrow_mut()[self.slot].waker;
         if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *slot = Some(waker.clone());
         }
@@ -92,18 +107,57 @@ impl Membership {
 
     /// From now on both closing handshakes are over, however they went; only TCP has not ended yet.
     pub fn settle(&self) {
-        self.entry.settled.set(true);
+        self.registry.entries.borrow_mut()[self.slot].settled = true;
     }
 
     /// The order that waits, once.
     #[must_use]
     pub fn take_order(&self) -> Option<Order> {
-        self.entry.order.take()
+        self.registry.entries.borrow_mut()[self.slot].order.take()
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.registry.entries.borrow_mut().remove(&self.key);
+        let entry = self.registry.entries.borrow_mut().remove(self.slot);
+        // Its waker may hold the last of a task, whose drop must find the table free.
+        drop(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_oldest_come_first_though_places_are_used_again() {
+        let registry = Rc::new(Registry::default());
+        let mut members: Vec<_> = (0..4).map(|_| registry.enter()).collect();
+        let keys = registry.keys();
+        members.remove(1);
+        members.push(registry.enter());
+        let now = registry.keys();
+        assert_eq!(now[..3], [keys[0], keys[2], keys[3]]);
+        assert!(now[3] > keys[3] && now[3].slot == keys[1].slot);
+    }
+
+    #[test]
+    fn an_order_for_a_session_that_ended_reaches_nobody() {
+        let registry = Rc::new(Registry::default());
+        let ended = registry.enter();
+        let key = *registry.keys().first().unwrap();
+        drop(ended);
+        let next = registry.enter();
+        registry.order(key, Order::Cut);
+        assert_eq!(next.take_order(), None);
+        registry.order(registry.keys()[0], Order::Cut);
+        assert_eq!((next.take_order(), next.take_order()), (Some(Order::Cut), None));
+    }
+
+    /// A gateway holds one for each of its sessions.
+    #[test]
+    fn an_entry_stays_small() {
+        assert!(size_of::<Slab<Entry>>() > 0 && size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
     }
 }

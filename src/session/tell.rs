@@ -1,8 +1,11 @@
 //! What a session tells: its heartbeats to who watches, its verdict once.
 
 use super::{drive::Session, verdict::Verdict};
-use crate::{protocol::heartbeat::HeartbeatEvent, relay::Side};
-use std::time::{Duration, Instant};
+use crate::{
+    protocol::{heartbeat::HeartbeatEvent, moment::Moment},
+    relay::Side,
+};
+use std::time::Duration;
 
 impl Session {
     #[inline]
@@ -41,7 +44,7 @@ impl Session {
         self.reported = true;
         let backend = self.facts.lease.backend();
         let heartbeat = &self.relay.leg(Side::Upstream).heartbeat;
-        let right_after = |asked: Instant| outcome.at.saturating_duration_since(asked) < Duration::from_secs(1);
+        let right_after = |asked: Moment| outcome.at - asked < Duration::from_secs(1);
         if outcome.first == Some(Side::Upstream)
             && !backend.proven()
             && heartbeat.sent() == 1
@@ -54,6 +57,6 @@ impl Session {
                  heartbeat.upstream.ping_interval = \"off\""
             );
         }
-        (self.context.report)(Verdict::of(&self.facts, &self.relay, outcome, self.started.elapsed()));
+        (self.context.report)(Verdict::of(&self.facts, &self.relay, outcome, self.relay.started().elapsed()));
     }
 }

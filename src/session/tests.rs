@@ -3,12 +3,15 @@
 use super::*;
 use crate::{
     handshake::admission::Admission,
-    relay::EndReason,
+    relay::{EndReason, Relay},
     route::{HostPattern, tests::route},
     transport::Socket,
     upstream::{Backend, BackendAddress},
 };
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     runtime::{Builder, LocalOptions},
@@ -26,7 +29,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream, close: Duration) ->
         id: "one".into(),
         route: Arc::new(route),
         lease: Lease::new(Arc::new(Backend::new("pool", BackendAddress::Echo))),
-        client: "unix".into(),
+        client: ClientAddress(None),
         user_agent: None,
         origin: None,
         local_port: None,
@@ -136,4 +139,12 @@ fn a_session_that_waits_for_the_end_of_tcp_is_lost_by_a_cut_only_if_a_close_fram
     const UNMASKED: &[u8] = &[0x82, 0x00];
     assert_eq!(unsettled_after(MASKED_CLOSE, CLOSE), 0);
     assert_eq!(unsettled_after(UNMASKED, CLOSE), 1);
+}
+
+/// The runtime aligns a task to 128 bytes and adds about 104 of its own: this is what fits into 1,024.
+#[test]
+fn the_task_of_a_session_stays_within_one_kibibyte() {
+    let task = size_of::<Running>() + size_of::<Rc<()>>() + size_of::<usize>();
+    assert!(task <= 920, "{task} bytes: {} of them the relay, {} the timer", size_of::<Relay>(), size_of::<Sleep>());
+    assert!(size_of::<Facts>() <= 112, "{} bytes", size_of::<Facts>());
 }

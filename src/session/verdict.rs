@@ -68,7 +68,7 @@ impl Verdict {
             upstream: backend.upstream.clone(),
             backend: backend.name.clone(),
             local_port: facts.local_port,
-            client: facts.client.clone(),
+            client: facts.client.to_string().into(),
             user_agent: facts.user_agent.clone(),
             origin: facts.origin.clone(),
             duration,

@@ -12,7 +12,7 @@ use pulsegate::{
     relay::{PerSide, Side},
     route::{HostHeader, HostPattern, RouteConfig, RouteOptions},
     session::{
-        self, Facts, Opened, Opening, WorkerContext,
+        self, ClientAddress, Facts, Opened, Opening, WorkerContext,
         pause::{PauseWatch, TICK},
         registry::Order,
         verdict::Verdict,
@@ -182,7 +182,7 @@ impl Common {
             id: "00000000-0000-4000-8000-000000000000".into(),
             route: Arc::clone(&self.route),
             lease: Lease::new(Arc::clone(&self.backend)),
-            client: "203.0.113.203".into(),
+            client: ClientAddress("203.0.113.203".parse().ok()),
             user_agent: None,
             origin: None,
             local_port: None,

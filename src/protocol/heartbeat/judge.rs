@@ -1,7 +1,8 @@
 //! When a deadline is due: dead, or only slow? TCP knows more than silence does.
 
-use super::{Beat, Heartbeat, HeartbeatConfig, HeartbeatEvent, HeartbeatKind, Liveness};
-use std::time::{Duration, Instant};
+use super::{Beat, Heartbeat, HeartbeatConfig, HeartbeatKind, Liveness, News};
+use crate::protocol::moment::Moment;
+use std::time::Duration;
 
 /// What TCP knows of a path (`TCP_INFO` and `SIOCOUTQ`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Mark {
     }
 
     /// Acknowledgements since an earlier mark count.
-    pub(super) fn since(self, earlier: Option<Self>) -> Self {
+    pub(super) fn since(self, earlier: Option<&Self>) -> Self {
         Self { seen: earlier.map_or(self.seen, |earlier| earlier.seen), ..self }
     }
 }
@@ -58,7 +59,7 @@ const PING_ON_THE_WIRE: u64 = 64;
 impl Heartbeat {
     /// When `on_timeout` has something to do.
     #[must_use]
-    pub fn poll_timeout(&self, config: &HeartbeatConfig) -> Option<Instant> {
+    pub fn poll_timeout(&self, config: &HeartbeatConfig) -> Option<Moment> {
         match self.beat {
             Beat::Off | Beat::Leaving { .. } => None,
             Beat::Idle { next } => Some(next),
@@ -72,7 +73,7 @@ impl Heartbeat {
         }
     }
 
-    fn judged_at(&self, config: &HeartbeatConfig, since: Instant) -> Option<Instant> {
+    fn judged_at(&self, config: &HeartbeatConfig, since: Moment) -> Option<Moment> {
         let judged = config.kind == HeartbeatKind::Ping && self.unread.is_none();
         config.ping_timeout.filter(|_| judged).map(|timeout| since + timeout)
     }
@@ -85,7 +86,7 @@ impl Heartbeat {
         &mut self,
         config: &HeartbeatConfig,
         answers: Answers,
-        now: Instant,
+        now: Moment,
         sample: impl FnOnce() -> Option<PathSample>,
     ) -> Result<(), Silent> {
         if self.poll_timeout(config).is_none_or(|at| at > now) {
@@ -95,14 +96,13 @@ impl Heartbeat {
             Beat::Off | Beat::Leaving { .. } => Ok(()),
             Beat::Idle { .. } => {
                 let held = self.held_until(config).is_some_and(|until| until > now);
-                let asked = held && self.app_ping.is_some_and(|ping| ping.left);
-                self.beat = Beat::Due { since: now, mark: sample().map(Mark::new), asked };
+                let asked = held && self.app_ping.is_some_and(|ping| ping.left());
+                self.beat = Beat::Due { since: now, asked };
+                self.set_mark(sample().map(Mark::new));
                 Ok(())
             }
-            Beat::Due { since, mark, .. } | Beat::Queued { since, mark, .. } => {
-                self.judge_waiting(config, since, mark, now, sample)
-            }
-            Beat::Sent { left, mark, .. } => self.judge_sent(config, answers, left, mark, now, sample),
+            Beat::Due { since, .. } | Beat::Queued { since, .. } => self.judge_waiting(config, since, now, sample),
+            Beat::Sent { left, .. } => self.judge_sent(config, answers, left, now, sample),
         }
     }
 
@@ -110,9 +110,8 @@ impl Heartbeat {
     fn judge_waiting(
         &mut self,
         config: &HeartbeatConfig,
-        since: Instant,
-        mark: Option<Mark>,
-        now: Instant,
+        since: Moment,
+        now: Moment,
         sample: impl FnOnce() -> Option<PathSample>,
     ) -> Result<(), Silent> {
         if self.held_until(config).is_some_and(|until| now >= until) {
@@ -124,14 +123,16 @@ impl Heartbeat {
             return Ok(());
         }
         if self.heard + timeout > now {
-            self.wait_from(self.heard, mark);
+            self.wait_from(self.heard);
             return Ok(());
         }
         let Some(path) = sample() else {
             // No TCP to ask: `timeouts.stall` judges.
-            self.wait_from(now, None);
+            self.set_mark(None);
+            self.wait_from(now);
             return Ok(());
         };
+        let mark = self.mark.as_deref();
         let advanced = mark.is_some_and(|mark| path.acked > mark.seen);
         // What is on the way now may have left only now; what was given before must be acknowledged by now.
         let overdue = mark.is_some_and(|mark| path.acked < mark.end);
@@ -140,7 +141,8 @@ impl Heartbeat {
         }
         self.look_at_window(path, advanced, now);
         let from = if path.in_flight && overdue { Self::last_ack(path, now) } else { now };
-        self.wait_from(from, Some(Mark::new(path)));
+        self.set_mark(Some(Mark::new(path)));
+        self.wait_from(from);
         Ok(())
     }
 
@@ -149,9 +151,8 @@ impl Heartbeat {
         &mut self,
         config: &HeartbeatConfig,
         answers: Answers,
-        left: Instant,
-        mark: Option<Mark>,
-        now: Instant,
+        left: Moment,
+        now: Moment,
         sample: impl FnOnce() -> Option<PathSample>,
     ) -> Result<(), Silent> {
         let timeout = config.ping_timeout.unwrap_or_default();
@@ -159,11 +160,11 @@ impl Heartbeat {
         let own = self.asked.filter(|own| *own > left && *own + timeout > now);
         if let (Some(own), Answers::Unproven, false) = (own, answers, strict) {
             // The question was an application's ping; ours, which followed it, has its own time with TCP.
-            self.beat = Beat::Sent { left: own, deadline: own + timeout, mark };
+            self.beat = Beat::Sent { left: own, deadline: own + timeout };
             return Ok(());
         }
         let mut taken_by_peer = true;
-        if !strict && let (Some(mut mark), Some(path)) = (mark, sample()) {
+        if !strict && let (Some(mark), Some(path)) = (self.mark.as_deref().copied(), sample()) {
             taken_by_peer = path.acked >= mark.end;
             let advanced = path.acked > mark.seen;
             self.look_at_window(path, advanced, now);
@@ -173,22 +174,22 @@ impl Heartbeat {
                 (left, now + timeout)
             } else if worked {
                 // It works through what lay before the ping: all begins anew, where this deadline began.
-                (now.checked_sub(timeout).unwrap_or(left), last_ack + timeout)
+                (now - timeout, last_ack + timeout)
             } else if path.acked > mark.end.max(mark.seen) {
                 (left, (last_ack + timeout).min(left + 3 * timeout))
             } else {
                 // The ping's own acknowledgement is no life: a frozen process's kernel gives it too.
                 (left, now)
             };
-            mark.seen = path.acked;
             if deadline > now {
                 self.last_look = false;
-                self.beat = Beat::Sent { left, deadline, mark: Some(mark) };
+                self.set_mark(Some(Mark { seen: path.acked, ..mark }));
+                self.beat = Beat::Sent { left, deadline };
                 return Ok(());
             }
         }
         if !strict && answers == Answers::Unproven && taken_by_peer {
-            self.event = Some(HeartbeatEvent::Unproven);
+            self.news = Some(News::Unproven);
             // Its kernel answered long ago.
             self.settle(config, left);
             return Ok(());
@@ -197,36 +198,36 @@ impl Heartbeat {
     }
 
     /// A window that is closed and stays so is slowness, whose judge is `timeouts.stall`.
-    fn look_at_window(&mut self, path: PathSample, advanced: bool, now: Instant) {
+    fn look_at_window(&mut self, path: PathSample, advanced: bool, now: Moment) {
         let closed = path.queued > 0 && !path.in_flight;
         let first = self.blocked.as_deref().filter(|_| !advanced).map_or(now, |(first, _)| *first);
         self.blocked = closed.then(|| Box::new((first, now)));
     }
 
     /// What arrived but was not delivered to us yet still counts.
-    fn look_once_more(&mut self, timeout: Duration, now: Instant) -> Result<(), Silent> {
+    fn look_once_more(&mut self, timeout: Duration, now: Moment) -> Result<(), Silent> {
         if std::mem::replace(&mut self.last_look, true) {
             return Err(Silent);
         }
         match &mut self.beat {
             Beat::Sent { deadline, .. } => *deadline = now + LAST_LOOK,
             Beat::Due { since, .. } | Beat::Queued { since, .. } => {
-                *since = (now + LAST_LOOK).checked_sub(timeout).unwrap_or(*since);
+                *since = now + LAST_LOOK - timeout;
             }
             Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } => {}
         }
         Ok(())
     }
 
-    fn wait_from(&mut self, from: Instant, seen: Option<Mark>) {
+    fn wait_from(&mut self, from: Moment) {
         self.last_look = false;
         match &mut self.beat {
-            Beat::Due { since, mark, .. } | Beat::Queued { since, mark, .. } => (*since, *mark) = (from, seen),
+            Beat::Due { since, .. } | Beat::Queued { since, .. } => *since = from,
             Beat::Off | Beat::Idle { .. } | Beat::Leaving { .. } | Beat::Sent { .. } => {}
         }
     }
 
-    fn last_ack(path: PathSample, now: Instant) -> Instant {
-        now.checked_sub(path.since_ack).unwrap_or(now)
+    fn last_ack(path: PathSample, now: Moment) -> Moment {
+        now - path.since_ack
     }
 }

@@ -18,8 +18,8 @@ const IDLE_PATH: PathSample = PathSample { acked: 0, queued: 0, in_flight: false
 struct Rig {
     config: HeartbeatConfig,
     heart: Heartbeat,
-    now: Instant,
-    start: Instant,
+    now: Moment,
+    start: Moment,
     path: Option<PathSample>,
     answers: Answers,
     written: u64,
@@ -27,7 +27,7 @@ struct Rig {
 
 impl Rig {
     fn new(config: HeartbeatConfig) -> Self {
-        let start = Instant::now();
+        let start = Moment::START;
         let heart = Heartbeat::new(&config, Seed { secret: 7, jitter: 3 }, start);
         Self { config, heart, now: start, start, path: None, answers: Answers::Proven, written: 0 }
     }
@@ -87,7 +87,7 @@ impl Rig {
 fn the_first_ping_comes_at_a_random_phase() {
     let phases: Vec<u64> = (0..100)
         .map(|jitter| {
-            let start = Instant::now();
+            let start = Moment::START;
             let heart = Heartbeat::new(&CONFIG, Seed { secret: 0, jitter }, start);
             heart.poll_timeout(&CONFIG).unwrap().saturating_duration_since(start).as_secs()
         })

@@ -6,13 +6,13 @@ const RULES: Rules =
     Rules { role: Role::Client, deflate: false, utf8: true, frame_limit: u64::MAX, message_limit: u64::MAX };
 
 fn stop(rules: Rules, chunk: &[u8]) -> (usize, Stop) {
-    let scan = Scanner::new(rules).scan(chunk, 0, false);
+    let scan = Scanner::default().scan(&rules, chunk, 0, false);
     (scan.at, scan.stop)
 }
 
 /// All that passes when `bytes` arrive in chunks of `size`, and the violation that ended it.
 fn passed(rules: Rules, bytes: &[u8], size: usize) -> (Vec<u8>, Option<Violation>) {
-    let mut scanner = Scanner::new(rules);
+    let mut scanner = Scanner::default();
     let mut out = Vec::new();
     for piece in bytes.chunks(size) {
         let mut chunk = vec![0; 256 + piece.len()];
@@ -21,7 +21,7 @@ fn passed(rules: Rules, bytes: &[u8], size: usize) -> (Vec<u8>, Option<Violation
         chunk.truncate(held + piece.len());
         let mut from = 0;
         loop {
-            let scan = scanner.scan(&chunk, from, false);
+            let scan = scanner.scan(&rules, &chunk, from, false);
             out.extend_from_slice(&chunk[from..scan.at]);
             match scan.stop {
                 Stop::End | Stop::Boundary => break,
@@ -56,11 +56,11 @@ fn fragmentation_order() {
 #[test]
 fn control_frames_between_fragments_leave_the_message_alone() {
     let chunk = [0x01, 1, b'a', 0x89, 0, 0x80, 1, b'b'];
-    let mut scanner = Scanner::new(RULES);
-    let scan = scanner.scan(&chunk, 0, false);
+    let mut scanner = Scanner::default();
+    let scan = scanner.scan(&RULES, &chunk, 0, false);
     let Stop::Control(control) = scan.stop else { panic!("{scan:?}") };
     assert_eq!((scan.at, control.opcode, control.end()), (3, Opcode::Ping, 5));
-    assert_eq!(scanner.scan(&chunk, 5, false), Scan { at: 8, stop: Stop::End });
+    assert_eq!(scanner.scan(&RULES, &chunk, 5, false), Scan { at: 8, stop: Stop::End });
     assert_eq!(scanner.messages(), 1);
 }
 
@@ -74,17 +74,17 @@ fn limits_count_fragments_and_reaching_one_is_allowed() {
 
 #[test]
 fn bad_text_in_the_chunk_of_its_header_does_not_cross_at_all() {
-    let mut scanner = Scanner::new(RULES);
-    let scan = scanner.scan(&[0x82, 1, 0, 0x81, 2, b'a', 0xff], 0, false);
+    let mut scanner = Scanner::default();
+    let scan = scanner.scan(&RULES, &[0x82, 1, 0, 0x81, 2, b'a', 0xff], 0, false);
     assert_eq!(scan, Scan { at: 3, stop: Stop::Violation(Violation::TextNotUtf8) });
     assert!(!scanner.inside_frame());
 }
 
 #[test]
 fn bad_text_in_a_later_chunk_leaves_the_frame_unfinished() {
-    let mut scanner = Scanner::new(RULES);
-    assert_eq!(scanner.scan(&[0x81, 4, b'a'], 0, false).stop, Stop::End);
-    let scan = scanner.scan(&[b'b', b'c', 0xff], 0, false);
+    let mut scanner = Scanner::default();
+    assert_eq!(scanner.scan(&RULES, &[0x81, 4, b'a'], 0, false).stop, Stop::End);
+    let scan = scanner.scan(&RULES, &[b'b', b'c', 0xff], 0, false);
     assert_eq!(scan, Scan { at: 0, stop: Stop::Violation(Violation::TextNotUtf8) });
     assert!(scanner.inside_frame(), "what crossed can never be completed");
 }
@@ -118,9 +118,9 @@ fn text_split_over_fragments_and_masked() {
 #[test]
 fn a_boundary_is_found_inside_a_chunk() {
     let chunk = [0x82, 1, 7, 0x82, 1, 7];
-    let mut scanner = Scanner::new(RULES);
-    assert_eq!(scanner.scan(&chunk, 0, true), Scan { at: 3, stop: Stop::Boundary });
-    assert_eq!(scanner.scan(&chunk, 3, false), Scan { at: 6, stop: Stop::End });
+    let mut scanner = Scanner::default();
+    assert_eq!(scanner.scan(&RULES, &chunk, 0, true), Scan { at: 3, stop: Stop::Boundary });
+    assert_eq!(scanner.scan(&RULES, &chunk, 3, false), Scan { at: 6, stop: Stop::End });
 }
 
 fn frames() -> impl Strategy<Value = Vec<u8>> {
@@ -150,10 +150,10 @@ proptest! {
 
 /// All that passes when the scanner is made to stop at each frame border, and so never takes the short way.
 fn frame_by_frame(rules: Rules, chunk: &[u8]) -> (usize, Stop, u64) {
-    let mut scanner = Scanner::new(rules);
+    let mut scanner = Scanner::default();
     let mut from = 0;
     loop {
-        let scan = scanner.scan(chunk, from, true);
+        let scan = scanner.scan(&rules, chunk, from, true);
         match scan.stop {
             Stop::Boundary => from = scan.at,
             stop @ (Stop::End | Stop::Partial | Stop::Control(_) | Stop::Violation(_)) => {
@@ -196,8 +196,8 @@ proptest! {
         let role = if masked { Role::Server } else { Role::Client };
         let limit = if limited { 120 } else { u64::MAX };
         let rules = Rules { role, deflate, frame_limit: limit, ..RULES };
-        let mut scanner = Scanner::new(rules);
-        let scan = scanner.scan(&bytes, 0, false);
+        let mut scanner = Scanner::default();
+        let scan = scanner.scan(&rules, &bytes, 0, false);
         prop_assert_eq!((scan.at, scan.stop, scanner.messages()), frame_by_frame(rules, &bytes));
     }
 }
