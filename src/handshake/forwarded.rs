@@ -3,13 +3,17 @@ use super::headers::{is_token, members, retain, split};
 use crate::listener::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use ipnet::IpNet;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest `X-Request-Id` that passes.
 const LONGEST_ID: usize = 128;
 
@@ -20,8 +24,9 @@ pub(super) struct Provenance {
     pub(super) client: Option<IpAddr>,
     /// Whether our peer's forwarded headers are believed.
     trusted: bool,
-    /// The hops towards us, the client first, our peer last, as text.
+    /// The hops that led to our peer, the client first, as text: those that a trusted peer named.
     hops: Vec<String>,
+    peer: Option<IpAddr>,
     tls: bool,
 }
 
@@ -35,7 +40,7 @@ impl Provenance {
         let trusts = |address: IpAddr| trusted_proxies.iter().any(|net| net.contains(&address));
         let address = peer.address.map(|address| address.ip().to_canonical());
         let trusted = address.is_none_or(trusts);
-        let mut hops = if trusted { named_hops(headers) } else { Vec::new() };
+        let hops = if trusted { named_hops(headers) } else { Vec::new() };
         let mut client = address;
         for hop in hops.iter().rev() {
             let Some(before) = hop_address(hop) else { break };
@@ -44,8 +49,7 @@ impl Provenance {
                 break;
             }
         }
-        hops.extend(address.map(|address| address.to_string()));
-        Self { client, trusted, hops, tls: peer.tls }
+        Self { client, trusted, hops, peer: address, tls: peer.tls }
     }
 
     /// Removes what is not believed and sets what we know. `headers` still hold what the client sent; `host` is the
@@ -55,23 +59,47 @@ impl Provenance {
         let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         let scheme = headers.entry(X_FORWARDED_PROTO).or_insert(scheme).clone();
         let host = headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone()).clone();
-        set(headers, X_FORWARDED_FOR, &self.hops.join(", "));
+        set(headers, X_FORWARDED_FOR, &self.forwarded_for());
         set(headers, X_REAL_IP, &self.client.map(|client| client.to_string()).unwrap_or_default());
         set(headers, FORWARDED, &self.forwarded(&host, &scheme));
     }
 
+    fn forwarded_for(&self) -> String {
+        let mut list = self.hops.join(", ");
+        if let Some(peer) = self.peer {
+            let comma = if list.is_empty() { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(list, "{comma}{peer}");
+        }
+        list
+    }
+
     /// RFC 7239: one element per hop; the first tells how the client spoke to the outermost proxy.
     fn forwarded(&self, host: &HeaderValue, scheme: &HeaderValue) -> String {
-        let mut elements: Vec<String> = self.hops.iter().map(|hop| format!("for={}", node(hop))).collect();
-        if elements.is_empty() {
-            elements.push("for=unknown".into());
-        }
-        for (name, value) in [("host", host), ("proto", scheme)] {
-            if let Ok(value) = value.to_str() {
-                elements[0].push_str(&format!(";{name}={}", quoted(value)));
+        let mut list = String::with_capacity(128);
+        let mut element = |node: fmt::Arguments<'_>| {
+            let first = list.is_empty();
+            // Writing to a string cannot fail.
+            let _ = write!(list, "{}for={node}", if first { "" } else { ", " });
+            let said = [("host", host), ("proto", scheme)];
+            for (name, value) in said.into_iter().filter(|_| first) {
+                if let Ok(value) = value.to_str() {
+                    let _ = write!(list, ";{name}={}", quoted(value));
+                }
+            }
+        };
+        for hop in &self.hops {
+            match hop_address(hop) {
+                Some(address) => element(format_args!("{}", Node(address))),
+                None => element(format_args!("{}", quoted(hop))),
             }
         }
-        elements.join(", ")
+        match self.peer {
+            Some(peer) => element(format_args!("{}", Node(peer))),
+            None if self.hops.is_empty() => element(format_args!("unknown")),
+            None => {}
+        }
+        list
     }
 }
 
@@ -84,9 +112,9 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 /// Headers that speak of the client. Their underscore spellings, which CGI-like backends take for the same name, pass from nobody.
 fn speaks_of_client(name: &str, trusted: bool) -> bool {
-    let dashed = name.replace('_', "-");
+    let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
     let known = dashed.starts_with("x-forwarded-")
-        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&dashed.as_str());
+        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&&*dashed);
     known && (dashed != name || (!trusted && name != X_REQUEST_ID.as_str()))
 }
 
@@ -114,17 +142,23 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-/// A hop as a node of RFC 7239 section 6: IPv6 in brackets and quotes.
-fn node(hop: &str) -> String {
-    match hop_address(hop) {
-        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
-        Some(IpAddr::V4(address)) => address.to_string(),
-        None => quoted(hop),
+/// An address as a node of RFC 7239 section 6: IPv6 in brackets and quotes.
+struct Node(IpAddr);
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V6(address) => write!(f, "\"[{address}]\""),
+            IpAddr::V4(address) => address.fmt(f),
+        }
     }
 }
 
-fn quoted(text: &str) -> String {
-    if is_token(text) { text.to_owned() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
+fn quoted(text: &str) -> Cow<'_, str> {
+    if is_token(text) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 /// The request's id: the one that came along if it is fit for logs and headers (up to 128 letters, digits and `-_.:=+/@`),

@@ -45,13 +45,46 @@ pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> 
     members(headers, name).any(|member| member.eq_ignore_ascii_case(token))
 }
 
-/// Removes what must not pass a proxy. A `Connection` that names what a handshake cannot do without is not obeyed in that.
+/// What must not pass a proxy: the headers of one hop, for one head.
+pub(super) struct HopByHop {
+    /// Those that `Connection` names besides the well-known ones.
+    named: Vec<HeaderName>,
+}
+
+impl HopByHop {
+    /// A `Connection` that names what a handshake cannot do without is not obeyed in that.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let named = members(headers, &CONNECTION)
+            .filter_map(|name| name.parse::<HeaderName>().ok())
+            .filter(|name| *name != HOST && *name != ORIGIN && !name.as_str().starts_with("sec-websocket-"))
+            .filter(|name| !HOP_BY_HOP.contains(name))
+            .collect();
+        Self { named }
+    }
+
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        HOP_BY_HOP.contains(name) || self.named.contains(name)
+    }
+}
+
+/// Removes what must not pass a proxy.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = members(headers, &CONNECTION)
-        .filter_map(|name| name.parse::<HeaderName>().ok())
-        .filter(|name| *name != HOST && *name != ORIGIN && !name.as_str().starts_with("sec-websocket-"))
-        .collect();
-    retain(headers, |name| !HOP_BY_HOP.contains(name) && !named.contains(name));
+    let hop_by_hop = HopByHop::of(headers);
+    retain(headers, |name| !hop_by_hop.has(name));
+}
+
+/// Moves the headers that `passes` lets through to the end of others.
+pub(super) fn pass(headers: HeaderMap, to: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
+    let mut passing = None;
+    for (name, value) in headers {
+        // Further lines of a header come without its name.
+        if let Some(name) = name {
+            passing = passes(&name).then_some(name);
+        }
+        if let Some(name) = &passing {
+            to.append(name, value);
+        }
+    }
 }
 
 /// Removes headers and leaves the others in their order, which `HeaderMap::remove` does not.
