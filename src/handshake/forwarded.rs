@@ -5,7 +5,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use ipnet::IpNet;
 use std::{
     borrow::Cow,
-    fmt::{self, Write as _},
     net::{IpAddr, SocketAddr},
 };
 
@@ -22,6 +21,8 @@ const LONGEST_ID: usize = 128;
 pub(super) struct Provenance {
     /// The client's address; `None` on a Unix socket whose peer named none.
     pub(super) client: Option<IpAddr>,
+    /// The same as text, as logs have it.
+    pub(super) name: Box<str>,
     /// Whether our peer's forwarded headers are believed.
     trusted: bool,
     /// The hops that led to our peer, the client first, as text: those that a trusted peer named.
@@ -49,7 +50,7 @@ impl Provenance {
                 break;
             }
         }
-        Self { client, trusted, hops, peer: address, tls: peer.tls }
+        Self { client, name: client_name(client).into(), trusted, hops, peer: address, tls: peer.tls }
     }
 
     /// Removes what is not believed and sets what we know. `headers` still hold what the client sent; `host` is the
@@ -59,54 +60,68 @@ impl Provenance {
         let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         let scheme = headers.entry(X_FORWARDED_PROTO).or_insert(scheme).clone();
         let host = headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone()).clone();
-        set(headers, X_FORWARDED_FOR, &self.forwarded_for());
-        set(headers, X_REAL_IP, &self.client.map(|client| client.to_string()).unwrap_or_default());
-        set(headers, FORWARDED, &self.forwarded(&host, &scheme));
+        let name = self.client.and_then(|_| HeaderValue::from_str(&self.name).ok());
+        let forwarded_for = if self.alone() { name.clone() } else { HeaderValue::from_str(&self.forwarded_for()).ok() };
+        set(headers, X_FORWARDED_FOR, forwarded_for);
+        set(headers, X_REAL_IP, name);
+        set(headers, FORWARDED, HeaderValue::from_str(&self.forwarded(&host, &scheme)).ok());
+    }
+
+    /// Whether our peer is the client, and told of nobody before it.
+    fn alone(&self) -> bool {
+        self.hops.is_empty() && self.client == self.peer
     }
 
     fn forwarded_for(&self) -> String {
         let mut list = self.hops.join(", ");
         if let Some(peer) = self.peer {
-            let comma = if list.is_empty() { "" } else { ", " };
-            // Writing to a string cannot fail.
-            let _ = write!(list, "{comma}{peer}");
+            next(&mut list);
+            list.push_str(&peer.to_string());
         }
         list
     }
 
     /// RFC 7239: one element per hop; the first tells how the client spoke to the outermost proxy.
     fn forwarded(&self, host: &HeaderValue, scheme: &HeaderValue) -> String {
+        let mut nodes: Vec<Cow<'_, str>> = self.hops.iter().map(|hop| node(hop)).collect();
+        match self.peer {
+            Some(_) if self.alone() => nodes.push(node(&self.name)),
+            Some(peer) => nodes.push(node(&peer.to_string()).into_owned().into()),
+            None if nodes.is_empty() => nodes.push("unknown".into()),
+            None => {}
+        }
         let mut list = String::with_capacity(128);
-        let mut element = |node: fmt::Arguments<'_>| {
-            let first = list.is_empty();
-            // Writing to a string cannot fail.
-            let _ = write!(list, "{}for={node}", if first { "" } else { ", " });
-            let said = [("host", host), ("proto", scheme)];
-            for (name, value) in said.into_iter().filter(|_| first) {
+        for (index, node) in nodes.iter().enumerate() {
+            next(&mut list);
+            list.push_str("for=");
+            list.push_str(node);
+            for (name, value) in [(";host=", host), (";proto=", scheme)].into_iter().filter(|_| index == 0) {
                 if let Ok(value) = value.to_str() {
-                    let _ = write!(list, ";{name}={}", quoted(value));
+                    list.push_str(name);
+                    list.push_str(&quoted(value));
                 }
             }
-        };
-        for hop in &self.hops {
-            match hop_address(hop) {
-                Some(address) => element(format_args!("{}", Node(address))),
-                None => element(format_args!("{}", quoted(hop))),
-            }
-        }
-        match self.peer {
-            Some(peer) => element(format_args!("{}", Node(peer))),
-            None if self.hops.is_empty() => element(format_args!("unknown")),
-            None => {}
         }
         list
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) if !value.is_empty() => drop(headers.insert(name, value)),
-        Ok(_) | Err(_) => drop(headers.remove(name)),
+/// A client as logs have it.
+pub(super) fn client_name(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}
+
+/// What stands before the next member of a list.
+fn next(list: &mut String) {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) if !value.is_empty() => drop(headers.insert(name, value)),
+        Some(_) | None => drop(headers.remove(name)),
     }
 }
 
@@ -142,15 +157,14 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-/// An address as a node of RFC 7239 section 6: IPv6 in brackets and quotes.
-struct Node(IpAddr);
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V6(address) => write!(f, "\"[{address}]\""),
-            IpAddr::V4(address) => address.fmt(f),
-        }
+/// A hop as a node of RFC 7239 section 6: IPv6 in brackets and quotes.
+fn node(hop: &str) -> Cow<'_, str> {
+    match hop_address(hop) {
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\"").into(),
+        // An address without a port is written in one way only.
+        Some(IpAddr::V4(_)) if hop.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => hop.into(),
+        Some(IpAddr::V4(address)) => address.to_string().into(),
+        None => quoted(hop),
     }
 }
 
@@ -158,7 +172,16 @@ fn quoted(text: &str) -> Cow<'_, str> {
     if is_token(text) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for part in text.split_inclusive(['"', '\\']) {
+        match part.strip_suffix(['"', '\\']) {
+            Some(plain) => quoted.extend([plain, "\\", &part[plain.len()..]]),
+            None => quoted.push_str(part),
+        }
+    }
+    quoted.push('"');
+    Cow::Owned(quoted)
 }
 
 /// The request's id: the one that came along if it is fit for logs and headers (up to 128 letters, digits and `-_.:=+/@`),
@@ -174,7 +197,7 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> Box<str> {
         (Some(id), None) => id.to_owned(),
         (Some(_) | None, _) => format!("{:032x}", fastrand::u128(..)),
     };
-    set(headers, X_REQUEST_ID, &id);
+    set(headers, X_REQUEST_ID, HeaderValue::from_str(&id).ok());
     id.into()
 }
 

@@ -25,7 +25,15 @@ use ipnet::IpNet;
 use refusals::{Refusals, RefusedHandshake};
 use service::{Upgrade, Visit};
 use spelling::Spelled;
-use std::{future::poll_fn, io, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep_until},
@@ -69,15 +77,23 @@ impl Edge {
 
 /// Brings an accepted connection to its session: TLS if the listener speaks it, then the opening handshake. The connection's
 /// slot is given back when this ends. `None`: it was refused, and that was logged.
-pub async fn receive(connection: Connection, tls: Option<&TlsAcceptor>, edge: &Rc<Edge>) -> Option<Opening> {
-    let Connection { socket, peer, slot } = connection;
-    let stream = match tls {
-        None => Stream::Plain(socket),
-        Some(acceptor) => secure(acceptor, socket, &peer, edge).await?,
-    };
-    let opening = serve(stream, peer, edge).await;
-    drop(slot);
-    opening
+///
+/// Boxed: a task would move it several times.
+pub fn receive<'a>(
+    connection: Connection,
+    tls: Option<&'a TlsAcceptor>,
+    edge: &'a Rc<Edge>,
+) -> Pin<Box<dyn Future<Output = Option<Opening>> + 'a>> {
+    Box::pin(async move {
+        let Connection { socket, peer, slot } = connection;
+        let stream = match tls {
+            None => Stream::Plain(socket),
+            Some(acceptor) => secure(acceptor, socket, &peer, edge).await?,
+        };
+        let opening = serve(stream, peer, edge).await;
+        drop(slot);
+        opening
+    })
 }
 
 async fn secure(acceptor: &TlsAcceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {

@@ -1,7 +1,7 @@
 //! From a request head to the handshake's answer: the tower stack, and the service at its heart.
 use super::{
     Edge,
-    forwarded::{Provenance, X_REQUEST_ID, request_id},
+    forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
     refusals::RefusedHandshake,
     request::UpgradeRequest,
     response::{Body, Refusal, grants_deflate, passed_on, switching},
@@ -190,9 +190,8 @@ impl Visit {
             }
         };
         let Accepted { stream, early, head, lease, local_port } = accepted;
-        let client = client_name(provenance.client).into();
         let config = Arc::clone(&route.config);
-        let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, permit };
+        let facts = Facts { id, route: config, lease, client: provenance.name, user_agent, origin, local_port, permit };
         let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts };
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();
@@ -289,10 +288,6 @@ pub(super) fn peer_name(peer: &Peer) -> String {
 
 fn peer_address(peer: &Peer) -> Option<IpAddr> {
     peer.address.map(|address| address.ip())
-}
-
-fn client_name(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
 }
 
 /// A header as text for the log.

@@ -145,7 +145,7 @@ fn respell(head: &mut [u8], names: &[&str]) -> Option<usize> {
         if line == b"\r\n" {
             return Some(at);
         }
-        if let Some(colon) = line.iter().position(|&byte| byte == b':') {
+        if let Some(colon) = memchr::memchr(b':', line) {
             respell_name(&mut line[..colon], names);
         }
     }
@@ -153,7 +153,7 @@ fn respell(head: &mut [u8], names: &[&str]) -> Option<usize> {
 
 /// The length of the first line, its line break included.
 fn line_end(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|&byte| byte == b'\n').map(|at| at + 1)
+    memchr::memchr(b'\n', bytes).map(|at| at + 1)
 }
 
 fn respell_name(name: &mut [u8], names: &[&str]) {
