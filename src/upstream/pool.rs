@@ -2,7 +2,7 @@
 use super::{
     Backend, Lease, UpstreamConfig, UpstreamTlsError,
     balance::Balance,
-    connect::{DialError, Dialled, dial},
+    connect::{DialError, Dialled, backstop, dial},
     handshake::{HandshakeError, Shaken, request, shake},
     health::Change,
     resolve::Resolver,
@@ -13,7 +13,7 @@ use crate::{
     transport::Stream,
 };
 use http::{StatusCode, request::Parts};
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -162,7 +162,7 @@ impl Upstream {
             let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
             let backend = &self.backends[index];
             let start = Instant::now();
-            let failure = match Box::pin(attempt(self, backend, UpstreamRequest { head, options, host_header })).await {
+            let failure = match attempt(self, backend, UpstreamRequest { head, options, host_header }).await {
                 Ok(Answer::Refused(refused)) if fails_over(refused.response.status()) => {
                     let status = refused.response.status();
                     answered = Some(refused);
@@ -252,11 +252,11 @@ async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: UpstreamReq
     let UpstreamRequest { head, options, host_header } = asked;
     let lease = Lease::new(Arc::clone(backend));
     let asking = request(backend, head, host_header)?;
+    let backstop = backstop(&options.relay.heartbeat.upstream);
     let Dialled { stream, local_port } =
-        dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect).await?;
-    let shaken = timeout(options.handshake, shake(stream, asking, options.header))
-        .await
-        .map_err(|_| Failure::Timeout(options.handshake))??;
+        dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect, backstop).await?;
+    let shaking = pin!(shake(stream, asking, options.header));
+    let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;
     Ok(match shaken {
         Shaken::Accepted { stream, early, head } => {
             Answer::Accepted(Accepted { stream, early, head, lease, local_port })
