@@ -125,6 +125,8 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Openin
         .max_header_size(edge.defaults.header)
         .max_buf_size(edge.defaults.header.max(SMALLEST_BUFFER))
         .preserve_header_case(true)
+        // A head is one piece of memory, and a refusal's body small.
+        .writev(false)
         // Refusals get theirs from us, a 101 only its backend's.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service::stack(&visit));

@@ -119,6 +119,7 @@ pub(super) async fn shake(stream: Stream, asking: Asking, header: usize) -> Resu
     let failed = |source| HandshakeError::Http { source };
     let (mut sender, mut connection) = http1::Builder::new()
         .preserve_header_case(true)
+        .writev(false)
         .max_header_size(header)
         .max_buf_size(header.max(LEAST_BUFFER))
         .handshake::<_, Empty<Bytes>>(TokioIo::new(io))
