@@ -3,13 +3,16 @@ use super::headers::{is_token, members, retain, split};
 use crate::listener::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use ipnet::IpNet;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest `X-Request-Id` that passes.
 const LONGEST_ID: usize = 128;
 
@@ -18,10 +21,13 @@ const LONGEST_ID: usize = 128;
 pub(super) struct Provenance {
     /// The client's address; `None` on a Unix socket whose peer named none.
     pub(super) client: Option<IpAddr>,
+    /// The same as text, as logs have it.
+    pub(super) name: Box<str>,
     /// Whether our peer's forwarded headers are believed.
     trusted: bool,
-    /// The hops towards us, the client first, our peer last, as text.
+    /// The hops that led to our peer, the client first, as text: those that a trusted peer named.
     hops: Vec<String>,
+    peer: Option<IpAddr>,
     tls: bool,
 }
 
@@ -35,7 +41,7 @@ impl Provenance {
         let trusts = |address: IpAddr| trusted_proxies.iter().any(|net| net.contains(&address));
         let address = peer.address.map(|address| address.ip().to_canonical());
         let trusted = address.is_none_or(trusts);
-        let mut hops = if trusted { named_hops(headers) } else { Vec::new() };
+        let hops = if trusted { named_hops(headers) } else { Vec::new() };
         let mut client = address;
         for hop in hops.iter().rev() {
             let Some(before) = hop_address(hop) else { break };
@@ -44,8 +50,7 @@ impl Provenance {
                 break;
             }
         }
-        hops.extend(address.map(|address| address.to_string()));
-        Self { client, trusted, hops, tls: peer.tls }
+        Self { client, name: client_name(client).into(), trusted, hops, peer: address, tls: peer.tls }
     }
 
     /// Removes what is not believed and sets what we know. `headers` still hold what the client sent; `host` is the
@@ -55,38 +60,76 @@ impl Provenance {
         let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         let scheme = headers.entry(X_FORWARDED_PROTO).or_insert(scheme).clone();
         let host = headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone()).clone();
-        set(headers, X_FORWARDED_FOR, &self.hops.join(", "));
-        set(headers, X_REAL_IP, &self.client.map(|client| client.to_string()).unwrap_or_default());
-        set(headers, FORWARDED, &self.forwarded(&host, &scheme));
+        let name = self.client.and_then(|_| HeaderValue::from_str(&self.name).ok());
+        let forwarded_for = if self.alone() { name.clone() } else { HeaderValue::from_str(&self.forwarded_for()).ok() };
+        set(headers, X_FORWARDED_FOR, forwarded_for);
+        set(headers, X_REAL_IP, name);
+        set(headers, FORWARDED, HeaderValue::from_str(&self.forwarded(&host, &scheme)).ok());
+    }
+
+    /// Whether our peer is the client, and told of nobody before it.
+    fn alone(&self) -> bool {
+        self.hops.is_empty() && self.client == self.peer
+    }
+
+    fn forwarded_for(&self) -> String {
+        let mut list = self.hops.join(", ");
+        if let Some(peer) = self.peer {
+            next(&mut list);
+            list.push_str(&peer.to_string());
+        }
+        list
     }
 
     /// RFC 7239: one element per hop; the first tells how the client spoke to the outermost proxy.
     fn forwarded(&self, host: &HeaderValue, scheme: &HeaderValue) -> String {
-        let mut elements: Vec<String> = self.hops.iter().map(|hop| format!("for={}", node(hop))).collect();
-        if elements.is_empty() {
-            elements.push("for=unknown".into());
+        let mut nodes: Vec<Cow<'_, str>> = self.hops.iter().map(|hop| node(hop)).collect();
+        match self.peer {
+            Some(_) if self.alone() => nodes.push(node(&self.name)),
+            Some(peer) => nodes.push(node(&peer.to_string()).into_owned().into()),
+            None if nodes.is_empty() => nodes.push("unknown".into()),
+            None => {}
         }
-        for (name, value) in [("host", host), ("proto", scheme)] {
-            if let Ok(value) = value.to_str() {
-                elements[0].push_str(&format!(";{name}={}", quoted(value)));
+        let mut list = String::with_capacity(128);
+        for (index, node) in nodes.iter().enumerate() {
+            next(&mut list);
+            list.push_str("for=");
+            list.push_str(node);
+            for (name, value) in [(";host=", host), (";proto=", scheme)].into_iter().filter(|_| index == 0) {
+                if let Ok(value) = value.to_str() {
+                    list.push_str(name);
+                    list.push_str(&quoted(value));
+                }
             }
         }
-        elements.join(", ")
+        list
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) if !value.is_empty() => drop(headers.insert(name, value)),
-        Ok(_) | Err(_) => drop(headers.remove(name)),
+/// A client as logs have it.
+pub(super) fn client_name(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}
+
+/// What stands before the next member of a list.
+fn next(list: &mut String) {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) if !value.is_empty() => drop(headers.insert(name, value)),
+        Some(_) | None => drop(headers.remove(name)),
     }
 }
 
 /// Headers that speak of the client. Their underscore spellings, which CGI-like backends take for the same name, pass from nobody.
 fn speaks_of_client(name: &str, trusted: bool) -> bool {
-    let dashed = name.replace('_', "-");
+    let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
     let known = dashed.starts_with("x-forwarded-")
-        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&dashed.as_str());
+        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&&*dashed);
     known && (dashed != name || (!trusted && name != X_REQUEST_ID.as_str()))
 }
 
@@ -115,16 +158,30 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
 }
 
 /// A hop as a node of RFC 7239 section 6: IPv6 in brackets and quotes.
-fn node(hop: &str) -> String {
+fn node(hop: &str) -> Cow<'_, str> {
     match hop_address(hop) {
-        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
-        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\"").into(),
+        // An address without a port is written in one way only.
+        Some(IpAddr::V4(_)) if hop.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => hop.into(),
+        Some(IpAddr::V4(address)) => address.to_string().into(),
         None => quoted(hop),
     }
 }
 
-fn quoted(text: &str) -> String {
-    if is_token(text) { text.to_owned() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
+fn quoted(text: &str) -> Cow<'_, str> {
+    if is_token(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for part in text.split_inclusive(['"', '\\']) {
+        match part.strip_suffix(['"', '\\']) {
+            Some(plain) => quoted.extend([plain, "\\", &part[plain.len()..]]),
+            None => quoted.push_str(part),
+        }
+    }
+    quoted.push('"');
+    Cow::Owned(quoted)
 }
 
 /// The request's id: the one that came along if it is fit for logs and headers (up to 128 letters, digits and `-_.:=+/@`),
@@ -140,7 +197,7 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> Box<str> {
         (Some(id), None) => id.to_owned(),
         (Some(_) | None, _) => format!("{:032x}", fastrand::u128(..)),
     };
-    set(headers, X_REQUEST_ID, &id);
+    set(headers, X_REQUEST_ID, HeaderValue::from_str(&id).ok());
     id.into()
 }
 

@@ -6,6 +6,13 @@ use http::{
     },
 };
 
+/// Whether a list is one token and nothing else, as most are.
+fn is_only(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next().is_some_and(|line| line.as_bytes().eq_ignore_ascii_case(token.as_bytes()));
+    first && lines.next().is_none()
+}
+
 /// Headers that concern one connection only, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
@@ -42,16 +49,52 @@ pub(super) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
 
 /// Whether a list holds a token, whatever its case.
 pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    members(headers, name).any(|member| member.eq_ignore_ascii_case(token))
+    is_only(headers, name, token) || members(headers, name).any(|member| member.eq_ignore_ascii_case(token))
 }
 
-/// Removes what must not pass a proxy. A `Connection` that names what a handshake cannot do without is not obeyed in that.
+/// What must not pass a proxy: the headers of one hop, for one head.
+pub(super) struct HopByHop {
+    /// Those that `Connection` names besides the well-known ones.
+    named: Vec<HeaderName>,
+}
+
+impl HopByHop {
+    /// A `Connection` that names what a handshake cannot do without is not obeyed in that.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        if is_only(headers, &CONNECTION, "upgrade") {
+            return Self { named: Vec::new() };
+        }
+        let named = members(headers, &CONNECTION)
+            .filter_map(|name| name.parse::<HeaderName>().ok())
+            .filter(|name| *name != HOST && *name != ORIGIN && !name.as_str().starts_with("sec-websocket-"))
+            .filter(|name| !HOP_BY_HOP.contains(name))
+            .collect();
+        Self { named }
+    }
+
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        HOP_BY_HOP.contains(name) || self.named.contains(name)
+    }
+}
+
+/// Removes what must not pass a proxy.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = members(headers, &CONNECTION)
-        .filter_map(|name| name.parse::<HeaderName>().ok())
-        .filter(|name| *name != HOST && *name != ORIGIN && !name.as_str().starts_with("sec-websocket-"))
-        .collect();
-    retain(headers, |name| !HOP_BY_HOP.contains(name) && !named.contains(name));
+    let hop_by_hop = HopByHop::of(headers);
+    retain(headers, |name| !hop_by_hop.has(name));
+}
+
+/// Moves the headers that `passes` lets through to the end of others.
+pub(super) fn pass(headers: HeaderMap, to: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
+    let mut passing = None;
+    for (name, value) in headers {
+        // Further lines of a header come without its name.
+        if let Some(name) = name {
+            passing = passes(&name).then_some(name);
+        }
+        if let Some(name) = &passing {
+            to.append(name, value);
+        }
+    }
 }
 
 /// Removes headers and leaves the others in their order, which `HeaderMap::remove` does not.
@@ -68,7 +111,14 @@ pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
 
 /// Whether text is a token (RFC 9110 section 5.6.2).
 pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+}
+
+fn is_mark(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+    )
 }
 
 /// Whether a header offers or grants permessage-deflate (RFC 7692).

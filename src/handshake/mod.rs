@@ -20,13 +20,24 @@ use crate::{
 use admission::Admission;
 use http::StatusCode;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use refusals::{Refusals, RefusedHandshake};
 use service::{Upgrade, Visit};
 use spelling::Spelled;
-use std::{future::poll_fn, io, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
-use tokio::{sync::Semaphore, time::sleep};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
 
 /// hyper's smallest read buffer; `limits.header` may be less.
 const SMALLEST_BUFFER: usize = 8192;
@@ -65,15 +76,23 @@ impl Edge {
 
 /// Brings an accepted connection to its session: TLS if the listener speaks it, then the opening handshake. The connection's
 /// slot is given back when this ends. `None`: it was refused, and that was logged.
-pub async fn receive(connection: Connection, tls: Option<&Acceptor>, edge: &Rc<Edge>) -> Option<Opening> {
-    let Connection { socket, peer, slot } = connection;
-    let stream = match tls {
-        None => Stream::Plain(socket),
-        Some(acceptor) => secure(acceptor, socket, &peer, edge).await?,
-    };
-    let opening = serve(stream, peer, edge).await;
-    drop(slot);
-    opening
+///
+/// Boxed: a task would move it several times.
+pub fn receive<'a>(
+    connection: Connection,
+    tls: Option<&'a Acceptor>,
+    edge: &'a Rc<Edge>,
+) -> Pin<Box<dyn Future<Output = Option<Opening>> + 'a>> {
+    Box::pin(async move {
+        let Connection { socket, peer, slot } = connection;
+        let stream = match tls {
+            None => Stream::Plain(socket),
+            Some(acceptor) => secure(acceptor, socket, &peer, edge).await?,
+        };
+        let opening = serve(stream, peer, edge).await;
+        drop(slot);
+        opening
+    })
 }
 
 async fn secure(acceptor: &Acceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {
@@ -102,24 +121,31 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Openin
     let (io, speller) = Spelled::new(stream, response::SPELLINGS);
     let visit = Visit::new(Rc::clone(edge), peer, speller);
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(edge.defaults.handshake)
         .max_header_size(edge.defaults.header)
         .max_buf_size(edge.defaults.header.max(SMALLEST_BUFFER))
         .preserve_header_case(true)
+        // A head is one piece of memory, and a refusal's body small.
+        .writev(false)
         // Refusals get theirs from us, a 101 only its backend's.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service::stack(&visit));
-    let mut alarm = pin!(sleep(Duration::ZERO));
+    let mut alarm = pin!(sleep_until(visit.deadline().unwrap_or_else(Instant::now)));
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(Some(ended));
         }
         let Some(deadline) = visit.deadline() else { return Poll::Pending };
-        if alarm.deadline() != deadline {
+        // The alarm of an earlier deadline stays: mostly all is over before it rings.
+        if alarm.deadline() > deadline {
             alarm.as_mut().reset(deadline);
         }
-        alarm.as_mut().poll(cx).map(|()| None)
+        while alarm.as_mut().poll(cx).is_ready() {
+            if alarm.deadline() >= deadline {
+                return Poll::Ready(None);
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
     })
     .await;
     let parts = connection.into_parts();
@@ -136,6 +162,11 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Openin
             if let Err(error) = ended {
                 explain(&error, &visit);
             }
+            farewell::to_client(stream).await;
+            None
+        }
+        (None, None) if visit.waits_for_head() => {
+            visit.record(None, "the request head was not complete within `timeouts.handshake`".into());
             farewell::to_client(stream).await;
             None
         }
@@ -159,8 +190,6 @@ fn explain(error: &hyper::Error, visit: &Visit) {
         (None, "HTTP/2 is not spoken here; WebSockets need HTTP/1.1".into())
     } else if error.is_parse() {
         (Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
-    } else if error.is_timeout() {
-        (None, "the request head was not complete within `timeouts.handshake`".into())
     } else if visit.busy() {
         (None, "the client left before it was answered".into())
     } else {

@@ -1,6 +1,6 @@
 //! The client's opening handshake, parsed once into what is valid (RFC 6455 section 4.2.1).
 use super::{
-    headers::{has_token, is_deflate, members, remove_hop_by_hop, retain},
+    headers::{HopByHop, has_token, is_deflate, members, pass, retain},
     response::Refusal,
 };
 use crate::route::{Compression, RouteConfig};
@@ -13,6 +13,11 @@ use http::{
     request::Parts,
     uri::{Authority, PathAndQuery},
 };
+
+/// Headers of this hop's handshake, and `Host`, which is set by itself.
+static NOT_PASSED: [HeaderName; 5] = [HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, EXPECT];
+/// Room for the headers that are set for a backend: its handshake's, and what it is told of the client.
+const ADDED: usize = 12;
 
 /// A request for a WebSocket that keeps the rules of RFC 6455.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ impl UpgradeRequest {
     /// # Errors
     /// The first rule that the request breaks.
     pub(super) fn parse(head: Parts, has_body: bool) -> Result<Self, Refusal> {
-        let Parts { method, uri, version, mut headers, mut extensions, .. } = head;
+        let Parts { method, uri, version, headers, mut extensions, .. } = head;
         if method != Method::GET {
             return Err(Refusal::Method);
         }
@@ -52,17 +57,18 @@ impl UpgradeRequest {
         if headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().any(|line| line.to_str().is_err()) {
             return Err(Refusal::Malformed("the Sec-WebSocket-Extensions header is not valid"));
         }
-        headers.insert(HOST, authority.clone());
         // hyper's handle for its own way to upgrade; we take the connection apart instead.
         extensions.remove::<hyper::upgrade::OnUpgrade>();
         Ok(Self { host, authority, target, key, origin, headers, extensions })
     }
 
-    /// What the backend is asked, but for the headers of its own hop.
+    /// What the backend is asked, but for the headers of its own hop. `Host` comes first (RFC 9110 section 7.2).
     pub(super) fn into_upstream(self, route: &RouteConfig) -> Parts {
-        let Self { target, mut headers, extensions, .. } = self;
-        remove_hop_by_hop(&mut headers);
-        retain(&mut headers, |name| ![SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, EXPECT].contains(name));
+        let Self { target, headers: came, authority, extensions, .. } = self;
+        let hop_by_hop = HopByHop::of(&came);
+        let mut headers = HeaderMap::with_capacity(came.len() + ADDED);
+        headers.insert(HOST, authority);
+        pass(came, &mut headers, |name| !NOT_PASSED.contains(name) && !hop_by_hop.has(name));
         offer_extensions(&mut headers, route.options.compression);
         let (mut head, ()) = http::Request::new(()).into_parts();
         head.uri = Uri::from(backend_target(&target, route));
@@ -125,6 +131,9 @@ fn host_name(authority: &HeaderValue) -> Result<String, Refusal> {
 fn check_path(path: &str) -> Result<(), Refusal> {
     if !path.starts_with('/') {
         return Err(Refusal::Malformed("the request's target is not a path"));
+    }
+    if !path.contains(['\\', '%']) && !path.contains("/.") {
+        return Ok(());
     }
     let lower = path.to_ascii_lowercase();
     if lower.contains('\\') || lower.contains("%5c") {
@@ -354,7 +363,8 @@ mod tests {
         let request = parse("http://Other.Test:81/chat?x", &[]).unwrap();
         assert_eq!((request.host.as_str(), request.target.as_str()), ("other.test", "/chat?x"));
         assert_eq!(request.authority, "Other.Test:81");
-        assert_eq!(request.headers[HOST], "Other.Test:81");
+        let head = request.into_upstream(&route(HostPattern::Any, "/"));
+        assert_eq!(head.headers.iter().next().unwrap(), (&HOST, &HeaderValue::from_static("Other.Test:81")));
         assert_eq!(parse("ftp://gate.test/", &[]).unwrap_err(), StatusCode::BAD_REQUEST);
         assert_eq!(parse("gate.test:80", &[]).unwrap_err(), StatusCode::BAD_REQUEST);
     }

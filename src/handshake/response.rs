@@ -1,7 +1,7 @@
 //! What the client is answered: the 101 made from the backend's, the backend's own refusal, or ours.
 use super::{
     admission::Denied,
-    headers::{is_deflate, members, remove_hop_by_hop},
+    headers::{HopByHop, is_deflate, members, pass, remove_hop_by_hop},
 };
 use bytes::Bytes;
 use http::{
@@ -128,18 +128,15 @@ impl Refusal {
 
 /// Our 101: what the backend said in its own, for this client's key. The extensions carry hyper's spelling of the header names.
 pub(super) fn switching(mut head: Parts, key: &HeaderValue) -> Response<Body> {
-    remove_hop_by_hop(&mut head.headers);
-    let mut headers = HeaderMap::with_capacity(head.headers.len() + 3);
+    let came = std::mem::take(&mut head.headers);
+    let hop_by_hop = HopByHop::of(&came);
+    let mut headers = HeaderMap::with_capacity(came.len() + 3);
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    for (name, value) in &head.headers {
-        if *name != SEC_WEBSOCKET_ACCEPT && *name != CONTENT_LENGTH {
-            headers.append(name, value.clone());
-        }
-    }
+    pass(came, &mut headers, |name| *name != SEC_WEBSOCKET_ACCEPT && *name != CONTENT_LENGTH && !hop_by_hop.has(name));
     head.headers = headers;
     head.status = StatusCode::SWITCHING_PROTOCOLS;
     head.version = http::Version::HTTP_11;

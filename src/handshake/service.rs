@@ -1,7 +1,7 @@
 //! From a request head to the handshake's answer: the tower stack, and the service at its heart.
 use super::{
     Edge,
-    forwarded::{Provenance, request_id},
+    forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
     refusals::RefusedHandshake,
     request::UpgradeRequest,
     response::{Body, Refusal, grants_deflate, passed_on, switching},
@@ -9,13 +9,13 @@ use super::{
 };
 use crate::{
     listener::Peer,
-    route::Route,
+    route::{Route, RouteConfig},
     session::{ClientAddress, Facts, Opened},
     upstream::{Accepted, Answer, OpenError, Refused, UpstreamRequest},
 };
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
+    HeaderValue, Request, Response, StatusCode, Uri,
     header::{CONNECTION, DATE, HOST, USER_AGENT},
 };
 use hyper::body::{Body as _, Incoming};
@@ -62,14 +62,24 @@ pub(super) struct Visit {
     phase: Cell<Phase>,
     answered: Cell<u32>,
     upgrade: RefCell<Option<Upgrade>>,
-    /// What is known of the request at hand, for the log.
-    about: RefCell<RefusedHandshake>,
+    about: RefCell<About>,
+}
+
+/// What is known of the request at hand, in case it is refused: text only once it is logged.
+#[derive(Default)]
+struct About {
+    client: Option<IpAddr>,
+    host: Option<HeaderValue>,
+    uri: Option<Uri>,
+    id: Option<HeaderValue>,
+    route: Option<Arc<RouteConfig>>,
+    backend: Option<String>,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// hyper waits for a head, under its own deadline.
-    Head,
+    /// The client is to have sent its first head by then.
+    Head(Instant),
     /// The stack works on an answer, under its timeout.
     Answering,
     /// The client is to take the answer by then, and to have sent its next head.
@@ -78,8 +88,8 @@ enum Phase {
 
 impl Visit {
     pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller) -> Rc<Self> {
-        let about = RefusedHandshake { client: peer_name(&peer), ..RefusedHandshake::default() };
-        let phase = Cell::new(Phase::Head);
+        let about = About { client: peer_address(&peer), ..About::default() };
+        let phase = Cell::new(Phase::Head(Instant::now() + edge.defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
         Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about })
     }
@@ -87,9 +97,14 @@ impl Visit {
     /// When the connection is to be given up, unless the layer at work has a deadline of its own.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase.get() {
-            Phase::Head | Phase::Answering => None,
-            Phase::Answered(deadline) => Some(deadline),
+            Phase::Answering => None,
+            Phase::Head(deadline) | Phase::Answered(deadline) => Some(deadline),
         }
+    }
+
+    /// Whether nothing was asked yet.
+    pub(super) fn waits_for_head(&self) -> bool {
+        matches!(self.phase.get(), Phase::Head(_))
     }
 
     /// Whether a request waits for its answer.
@@ -104,10 +119,17 @@ impl Visit {
 
     /// Logs that the request at hand was refused.
     pub(super) fn record(&self, status: Option<StatusCode>, cause: Cow<'static, str>) {
-        let mut refused = self.about.borrow().clone();
-        refused.status = status;
-        refused.cause = cause;
-        self.edge.refusals.record(&refused);
+        let about = self.about.borrow();
+        self.edge.refusals.record(&RefusedHandshake {
+            status,
+            cause,
+            client: client_name(about.client),
+            host: about.host.as_ref().map(|host| without_user(&text(host))),
+            path: about.uri.as_ref().map(|uri| bounded(uri.path()).to_owned()),
+            id: about.id.as_ref().map(text),
+            route: about.route.as_ref().map(|route| route.name.clone()),
+            backend: about.backend.clone(),
+        });
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response<Body> {
@@ -118,11 +140,11 @@ impl Visit {
 
     fn begin(&self, request: &Request<Incoming>) {
         self.phase.set(Phase::Answering);
-        *self.about.borrow_mut() = RefusedHandshake {
-            client: peer_name(&self.peer),
-            host: text(request.headers(), &HOST).map(|host| without_user(&host)),
-            path: Some(bounded(request.uri().path())),
-            ..RefusedHandshake::default()
+        *self.about.borrow_mut() = About {
+            client: peer_address(&self.peer),
+            host: request.headers().get(HOST).cloned(),
+            uri: Some(request.uri().clone()),
+            ..About::default()
         };
     }
 
@@ -143,11 +165,11 @@ impl Visit {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let (head, body) = request.into_parts();
         let provenance = Provenance::find(&self.peer, &self.edge.trusted_proxies, &head.headers);
-        self.about.borrow_mut().client = client_name(provenance.client);
+        self.about.borrow_mut().client = provenance.client;
         let request = UpgradeRequest::parse(head, !body.is_end_stream())?;
         let found = self.edge.router.find(&request.host, request.target.path());
         let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
-        self.about.borrow_mut().route = Some(route.config.name.clone());
+        self.about.borrow_mut().route = Some(Arc::clone(&route.config));
         if !route.config.allows_origin(request.origin.as_deref()) {
             return Err(Refusal::Origin);
         }
@@ -156,9 +178,9 @@ impl Visit {
         let origin = request.origin.as_deref().map(|origin| bounded(origin).into());
         let mut head = request.into_upstream(&route.config);
         let id = request_id(&mut head.headers);
-        self.about.borrow_mut().id = Some(id.clone());
+        self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
-        let user_agent = text(&head.headers, &USER_AGENT);
+        let user_agent = head.headers.get(USER_AGENT).map(text);
         let accepted = match self.ask(&route, head).await? {
             Answer::Accepted(accepted) => accepted,
             Answer::Refused(Refused { response, backend }) => {
@@ -227,8 +249,8 @@ pub(super) fn stack(
             Box::pin(answer) as Answering<Body>
         }
     };
-    let client = peer_name(&visit.peer);
-    let span = move |request: &Request<Incoming>| tracing::debug_span!("handshake", peer = client, method = %request.method(), path = request.uri().path());
+    let peer = visit.peer;
+    let span = move |request: &Request<Incoming>| tracing::debug_span!("handshake", peer = peer_name(&peer), method = %request.method(), path = request.uri().path());
     let stack = ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
@@ -262,16 +284,16 @@ fn layer_refusal(error: &BoxError) -> Refusal {
 
 /// The peer's address as the log has it.
 pub(super) fn peer_name(peer: &Peer) -> String {
-    client_name(peer.address.map(|address| address.ip()))
+    client_name(peer_address(peer))
 }
 
-fn client_name(address: Option<IpAddr>) -> String {
-    ClientAddress(address).to_string()
+fn peer_address(peer: &Peer) -> Option<IpAddr> {
+    peer.address.map(|address| address.ip())
 }
 
-/// A header as text for the log, if it is there.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<Box<str>> {
-    headers.get(name).map(|value| bounded(&String::from_utf8_lossy(value.as_bytes())).into())
+/// A header as text for the log.
+fn text(value: &HeaderValue) -> Box<str> {
+    bounded(&String::from_utf8_lossy(value.as_bytes())).into()
 }
 
 /// A host as the log has it. A user name and its password have no place in a `Host`, and none in a log.
@@ -285,8 +307,8 @@ fn date() -> HeaderValue {
     HeaderValue::from_str(&now).expect("a date is a header value")
 }
 
-fn bounded(text: &str) -> String {
-    text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
+fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST_TEXT)]
 }
 
 #[cfg(test)]

@@ -58,18 +58,12 @@ impl<T> Spelled<T> {
 
     /// Keeps the bytes that belong to the head and says how many those are.
     fn collect(&mut self, bytes: &[u8]) -> usize {
-        // The blank line may begin in what came before.
-        let start = self.head.len().saturating_sub(3);
         let known = self.head.len();
         self.head.extend_from_slice(bytes);
-        let Some(at) = self.head[start..].windows(4).position(|four| four == b"\r\n\r\n") else {
-            return bytes.len();
-        };
-        self.head.truncate(start + at + 4);
-        let taken = self.head.len() - known;
-        respell(&mut self.head, self.names);
+        let Some(length) = respell(&mut self.head, self.names) else { return bytes.len() };
+        self.head.truncate(length);
         self.armed.store(false, Ordering::Relaxed);
-        taken
+        length - known
     }
 }
 
@@ -139,15 +133,33 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Spelled<T> {
     }
 }
 
-/// Respells the names of a whole head in place; its first line has no name.
-fn respell(head: &mut [u8], names: &[&str]) {
-    for line in head.split_mut(|&byte| byte == b'\n').skip(1) {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
-        let name = &mut line[..colon];
-        let Some(spelling) = names.iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { continue };
-        if HANDSHAKE.contains(spelling) || !name.iter().any(u8::is_ascii_uppercase) {
-            name.copy_from_slice(spelling.as_bytes());
+/// Respells the names of a head in place, up to its blank line; its first line has no name. How long the head is; `None` if
+/// its blank line has not come yet: then what is there may be given again.
+fn respell(head: &mut [u8], names: &[&str]) -> Option<usize> {
+    let mut at = line_end(head)?;
+    loop {
+        let line = &mut head[at..];
+        let length = line_end(line)?;
+        let line = &mut line[..length];
+        at += length;
+        if line == b"\r\n" {
+            return Some(at);
         }
+        if let Some(colon) = memchr::memchr(b':', line) {
+            respell_name(&mut line[..colon], names);
+        }
+    }
+}
+
+/// The length of the first line, its line break included.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\n', bytes).map(|at| at + 1)
+}
+
+fn respell_name(name: &mut [u8], names: &[&str]) {
+    let Some(spelling) = names.iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { return };
+    if HANDSHAKE.contains(spelling) || !name.iter().any(u8::is_ascii_uppercase) {
+        name.copy_from_slice(spelling.as_bytes());
     }
 }
 

@@ -115,7 +115,7 @@ fn bind_tcp(address: SocketAddr, only_v6: bool, workers: usize) -> io::Result<(S
         // Not held up by connections of a former process in TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(shared)?;
-        transport::tune(&socket, transport::Backstop::Clients)?;
+        transport::tune(&socket, Some(transport::Backstop::Clients))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;

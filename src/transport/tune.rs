@@ -30,16 +30,17 @@ impl Backstop {
     }
 }
 
-/// Sets `TCP_NODELAY`, `TCP_NOTSENT_LOWAT` and `SO_KEEPALIVE`. Accepted sockets inherit them from a listening one.
+/// Sets `TCP_NODELAY`, `TCP_NOTSENT_LOWAT` and, for a backstop, `SO_KEEPALIVE`. Accepted sockets inherit them from a listening
+/// one.
 ///
 /// # Errors
 /// Those of `setsockopt`.
-pub fn tune<'s>(socket: impl Into<SockRef<'s>>, backstop: Backstop) -> io::Result<()> {
+pub fn tune<'s>(socket: impl Into<SockRef<'s>>, backstop: Option<Backstop>) -> io::Result<()> {
     let socket = socket.into();
     let socket: &Socket = socket.deref();
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    socket.set_tcp_keepalive(&backstop.keepalive())
+    backstop.map_or(Ok(()), |backstop| socket.set_tcp_keepalive(&backstop.keepalive()))
 }
 
 #[cfg(test)]
@@ -51,7 +52,7 @@ mod tests {
     #[test]
     fn accepted_sockets_inherit_what_the_listener_has() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        tune(&listener, Backstop::Clients).unwrap();
+        tune(&listener, Some(Backstop::Clients)).unwrap();
         let _near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let socket = SockRef::from(&accepted);

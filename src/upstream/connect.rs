@@ -1,6 +1,9 @@
 //! A connected stream to one backend.
 use super::{BackendAddress, echo, resolve::Resolver, tls::server_name};
-use crate::transport::{Backstop, Socket, Stream, tune};
+use crate::{
+    protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
+    transport::{Backstop, Socket, Stream, tune},
+};
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 use tokio::{
     net::{TcpStream, UnixStream},
@@ -58,12 +61,13 @@ pub(super) struct Dialled {
     pub(super) local_port: Option<u16>,
 }
 
-/// Resolves, connects and, for `wss`, shakes hands, all within `within`.
+/// Resolves, connects and, for `wss`, shakes hands, all within `within`. A TCP socket gets the `backstop`, if any.
 pub(super) async fn dial(
     address: &BackendAddress,
     resolver: &Resolver,
     tls: Option<&TlsConnector>,
     within: Duration,
+    backstop: Option<Backstop>,
 ) -> Result<Dialled, DialError> {
     let deadline = Instant::now() + within;
     match address {
@@ -72,7 +76,7 @@ pub(super) async fn dial(
                 .await
                 .map_err(|_| DialError::Timeout { step: "answer of the name resolver", within })?
                 .map_err(|source| DialError::Resolve { host: host.clone(), source })?;
-            let tcp = match connect_any(&addresses, deadline, within).await {
+            let tcp = match connect_any(&addresses, deadline, within, backstop).await {
                 Ok(tcp) => tcp,
                 Err(error) => {
                     resolver.forget(host);
@@ -98,14 +102,19 @@ pub(super) async fn dial(
 }
 
 /// Tries the addresses in turn; each gets its share of the time that is left.
-async fn connect_any(addresses: &[SocketAddr], deadline: Instant, within: Duration) -> Result<TcpStream, DialError> {
+async fn connect_any(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+    within: Duration,
+    backstop: Option<Backstop>,
+) -> Result<TcpStream, DialError> {
     let mut last = DialError::Timeout { step: "connection", within };
     for (index, &address) in addresses.iter().enumerate() {
         let now = Instant::now();
         let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
         let share = deadline.saturating_duration_since(now) / left;
         let connected = timeout_at(now + share, TcpStream::connect(address)).await;
-        last = match connected.map(|result| result.and_then(tuned)) {
+        last = match connected.map(|result| result.and_then(|tcp| tuned(tcp, backstop))) {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(source)) => DialError::Connect { address: address.to_string(), source },
             Err(_) => DialError::Timeout { step: "connection", within },
@@ -114,9 +123,16 @@ async fn connect_any(addresses: &[SocketAddr], deadline: Instant, within: Durati
     Err(last)
 }
 
-fn tuned(tcp: TcpStream) -> io::Result<TcpStream> {
-    tune(&tcp, Backstop::Backends)?;
+fn tuned(tcp: TcpStream, backstop: Option<Backstop>) -> io::Result<TcpStream> {
+    tune(&tcp, backstop)?;
     Ok(tcp)
+}
+
+/// TCP's own keepalive, where no heartbeat finds out that a backend is gone.
+pub(super) fn backstop(heartbeat: &HeartbeatConfig) -> Option<Backstop> {
+    let judged =
+        heartbeat.ping_interval.is_some() && heartbeat.ping_timeout.is_some() && heartbeat.kind == HeartbeatKind::Ping;
+    (!judged).then_some(Backstop::Backends)
 }
 
 async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
@@ -174,11 +190,29 @@ mod tests {
     #[tokio::test]
     async fn a_dialled_socket_is_tuned() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let within = Duration::from_secs(5);
-        let tcp = connect_any(&[listener.local_addr().unwrap()], Instant::now() + within, within).await.unwrap();
-        let socket = socket2::SockRef::from(&tcp);
-        assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        let (address, within) = (listener.local_addr().unwrap(), Duration::from_secs(5));
+        for backstop in [None, Some(Backstop::Backends)] {
+            let tcp = connect_any(&[address], Instant::now() + within, within, backstop).await.unwrap();
+            let socket = socket2::SockRef::from(&tcp);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.keepalive().unwrap(), backstop.is_some());
+            if backstop.is_some() {
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_leg_without_a_heartbeat_deadline_needs_tcps_keepalive() {
+        let judged = crate::route::RouteOptions::default().relay.heartbeat.upstream.clone();
+        assert_eq!(backstop(&judged), None);
+        for unjudged in [
+            HeartbeatConfig { ping_interval: None, ..judged.clone() },
+            HeartbeatConfig { ping_timeout: None, ..judged.clone() },
+            HeartbeatConfig { kind: HeartbeatKind::Pong, ..judged },
+        ] {
+            assert_eq!(backstop(&unjudged), Some(Backstop::Backends));
+        }
     }
 
     #[tokio::test]
@@ -187,9 +221,9 @@ mod tests {
         let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let alive = listener.local_addr().unwrap();
         let within = Duration::from_secs(5);
-        let tcp = connect_any(&[dead, alive], Instant::now() + within, within).await.unwrap();
+        let tcp = connect_any(&[dead, alive], Instant::now() + within, within, None).await.unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), alive);
-        let error = connect_any(&[dead], Instant::now() + within, within).await.unwrap_err();
+        let error = connect_any(&[dead], Instant::now() + within, within, None).await.unwrap_err();
         assert_eq!(error.step(), "connect");
         assert!(error.to_string().contains(&dead.to_string()), "{error}");
     }

@@ -4,7 +4,10 @@ use crate::{handshake::spelling::Spelled, route::HostHeader, transport::Stream};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
+    header::{
+        CONNECTION, HOST, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        UPGRADE,
+    },
     request::Parts,
 };
 use http_body_util::Empty;
@@ -57,7 +60,7 @@ pub(super) struct Asking {
     request: Request<Empty<Bytes>>,
     names: &'static [&'static str],
     key: String,
-    /// Header values that the answer is checked against.
+    /// What the answer may choose from.
     offered: HeaderMap,
 }
 
@@ -67,35 +70,41 @@ pub(super) struct Asking {
 /// The base path and the request's path make no valid path together.
 pub(super) fn request(backend: &Backend, mut head: Parts, host: HostHeader) -> Result<Asking, HandshakeError> {
     let key = generate_key();
-    let mut headers = HeaderMap::with_capacity(head.headers.len() + 5);
-    let crossing = head.headers.remove(HOST);
-    let (host, names) = match (host, crossing) {
-        (HostHeader::Client, Some(client)) => (client, NAMES),
-        (HostHeader::Client, None) | (HostHeader::Upstream, _) => (backend.host(), NAMES_AND_HOST),
+    let headers = &mut head.headers;
+    let (host, names) = match (host, headers.get(HOST)) {
+        (HostHeader::Client, Some(_)) => (None, NAMES),
+        (HostHeader::Client, None) | (HostHeader::Upstream, _) => (Some(backend.host()), NAMES_AND_HOST),
     };
-    headers.insert(HOST, host);
+    if let Some(host) = host {
+        headers.insert(HOST, host);
+    }
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).expect("base64 is a header value"));
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    for ours in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION] {
-        head.headers.remove(ours);
-    }
-    for (name, value) in &head.headers {
-        headers.append(name, value.clone());
-    }
+    let offered = offers(headers);
     head.uri = path(backend.base_path(), &head.uri).map_err(|source| HandshakeError::Request { source })?;
     head.method = Method::GET;
     head.version = Version::HTTP_11;
-    head.headers = headers;
-    let offered = head.headers.clone();
     Ok(Asking { request: Request::from_parts(head, Empty::new()), names, key, offered })
+}
+
+/// The headers in which an answer may choose.
+fn offers(headers: &HeaderMap) -> HeaderMap {
+    let mut offers = HeaderMap::new();
+    for name in [SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS] {
+        for value in headers.get_all(&name) {
+            offers.append(name.clone(), value.clone());
+        }
+    }
+    offers
 }
 
 /// The backend's base path before the request's path and query; `/` asks for the base path as it is written.
 fn path(base: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
     let asked = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     match (base.trim_end_matches('/'), asked.strip_prefix('/')) {
+        ("", _) if uri.path_and_query().is_some() && uri.scheme().is_none() => Ok(uri.clone()),
         ("", _) => asked.parse(),
         (_, Some(query)) if query.is_empty() || query.starts_with('?') => format!("{base}{query}").parse(),
         (base, _) => format!("{base}{asked}").parse(),
@@ -110,6 +119,7 @@ pub(super) async fn shake(stream: Stream, asking: Asking, header: usize) -> Resu
     let failed = |source| HandshakeError::Http { source };
     let (mut sender, mut connection) = http1::Builder::new()
         .preserve_header_case(true)
+        .writev(false)
         .max_header_size(header)
         .max_buf_size(header.max(LEAST_BUFFER))
         .handshake::<_, Empty<Bytes>>(TokioIo::new(io))

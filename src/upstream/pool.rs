@@ -2,7 +2,7 @@
 use super::{
     Backend, Lease, UpstreamConfig, UpstreamTlsError,
     balance::Balance,
-    connect::{DialError, Dialled, dial},
+    connect::{DialError, Dialled, backstop, dial},
     handshake::{HandshakeError, Shaken, request, shake},
     health::Change,
     resolve::Resolver,
@@ -13,7 +13,7 @@ use crate::{
     transport::Stream,
 };
 use http::{StatusCode, request::Parts};
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Upstream {
 #[derive(Debug)]
 pub struct UpstreamRequest<'a> {
     /// Method GET; the URI is path and query as the backend shall see them, without its base path; the headers are all
-    /// that cross from the client or are set for it. The extensions are those of the client's request: in them hyper
+    /// that cross from the client or are set for it, `Host` before the others. The extensions are those of the client's request: in them hyper
     /// keeps the case of its header names. The headers of the handshake itself are set here.
     pub head: Parts,
     pub options: &'a RouteOptions,
@@ -150,15 +150,19 @@ impl Upstream {
     /// # Errors
     /// No backend gave an answer: 502, 503 or 504.
     pub async fn open(&self, request: UpstreamRequest<'_>) -> Result<Answer, OpenError> {
+        let UpstreamRequest { head, options, host_header } = request;
+        let mut head = Some(head);
         let began = Instant::now();
         let mut tried = vec![false; self.backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         let mut answered = None;
-        while let Some(index) = self.choose(&tried, began, request.options) {
+        while let Some(index) = self.choose(&tried, began, options) {
             tried[index] = true;
+            let last = tried.iter().all(|tried| *tried);
+            let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
             let backend = &self.backends[index];
             let start = Instant::now();
-            let failure = match Box::pin(attempt(self, backend, &request)).await {
+            let failure = match attempt(self, backend, UpstreamRequest { head, options, host_header }).await {
                 Ok(Answer::Refused(refused)) if fails_over(refused.response.status()) => {
                     let status = refused.response.status();
                     answered = Some(refused);
@@ -244,15 +248,15 @@ fn fails_over(status: StatusCode) -> bool {
 }
 
 /// Dials one backend and shakes hands with it.
-async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: &UpstreamRequest<'_>) -> Result<Answer, Failure> {
+async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: UpstreamRequest<'_>) -> Result<Answer, Failure> {
+    let UpstreamRequest { head, options, host_header } = asked;
     let lease = Lease::new(Arc::clone(backend));
-    let asking = request(backend, asked.head.clone(), asked.host_header)?;
-    let UpstreamRequest { options, .. } = asked;
+    let asking = request(backend, head, host_header)?;
+    let backstop = backstop(&options.relay.heartbeat.upstream);
     let Dialled { stream, local_port } =
-        dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect).await?;
-    let shaken = timeout(options.handshake, shake(stream, asking, options.header))
-        .await
-        .map_err(|_| Failure::Timeout(options.handshake))??;
+        dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect, backstop).await?;
+    let shaking = pin!(shake(stream, asking, options.header));
+    let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;
     Ok(match shaken {
         Shaken::Accepted { stream, early, head } => {
             Answer::Accepted(Accepted { stream, early, head, lease, local_port })
