@@ -176,7 +176,7 @@ impl ServerTls {
                 // error: it must not cost what was decrypted.
                 let _ = self.poll_flush(socket, cx);
             }
-            if taken.filled > 0 {
+            if taken.filled > 0 || into.is_empty() {
                 return Poll::Ready(Ok(taken.filled));
             }
         }
