@@ -94,6 +94,8 @@ fn allowed(name: &str) -> u64 {
         "relay/client-binary-64-header-split" => 1,
         // Once in a session's life: its entry, and now and then a node of the tree.
         "registry/enter-and-leave" => 2,
+        // What TCP knew when a ping left is kept until its answer: not by idle sessions between pings.
+        "heartbeat/beat" => 1,
         _ => 0,
     }
 }
@@ -192,11 +194,12 @@ fn a_gateway_relays_frames_without_allocating() {
 }
 
 #[test]
-fn a_gateway_pings_without_allocating() {
+fn a_gateway_keeps_one_note_a_leg_for_a_ping() {
     let often = "heartbeat.client.ping_interval = \"20ms\"\nheartbeat.upstream.ping_interval = \"20ms\"";
     let mut through = Through::start(often);
     let four_pings = |client: &mut Peer| (0..4).for_each(|_| while client.receive() != PING {});
-    assert_eq!(through.fewest(four_pings), 0, "of four beats");
+    // The other leg may beat once more in the time of four beats of this one.
+    assert!(through.fewest(four_pings) <= 4 + 5, "of four beats");
     through.end();
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod judge;
 
 use super::moment::{Moment, nanos};
+pub use chance::Seed;
 pub use config::{HeartbeatConfig, HeartbeatKind, Liveness};
 use judge::Mark;
 pub use judge::{Answers, PathSample, Silent};
@@ -22,15 +23,6 @@ pub enum HeartbeatEvent {
     Answered { round_trip: Duration },
     /// The peer's TCP took our ping, but it never answered one: it is kept, unproven.
     Unproven,
-}
-
-/// The numbers nobody may guess or synchronise with; drawn by the caller, per leg.
-#[derive(Clone, Copy, Debug)]
-pub struct Seed {
-    /// Marks our pings, so that only their pongs are swallowed.
-    pub secret: u64,
-    /// Moves pings about.
-    pub jitter: u64,
 }
 
 /// The bytes of a ping's payload: the secret and a counter.
@@ -379,7 +371,10 @@ impl Heartbeat {
     }
 
     fn set_mark(&mut self, mark: Option<Mark>) {
-        self.mark = mark.map(Box::new);
+        match (&mut self.mark, mark) {
+            (Some(place), Some(mark)) => **place = mark,
+            (place, mark) => *place = mark.map(Box::new),
+        }
     }
 
     /// When ours goes out though an application's ping is unanswered.

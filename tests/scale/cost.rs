@@ -106,7 +106,7 @@ impl Lateness {
     }
 }
 
-/// Processor time and pings since all were there.
+/// Processor time and pings since all had heartbeated for a while.
 pub(crate) struct Window {
     begun: Instant,
     processor: Option<Duration>,
@@ -118,13 +118,9 @@ impl Window {
         Self { begun: Instant::now(), processor: processor(), pings }
     }
 
-    pub(crate) fn age(&self) -> Duration {
-        self.begun.elapsed()
-    }
-
     pub(crate) fn close(&self, pings: u64) -> Spent {
         let used = processor().zip(self.processor).map(|(now, then)| now - then);
-        Spent { time: self.age(), processor: used, pings: pings - self.pings }
+        Spent { time: self.begun.elapsed(), processor: used, pings: pings - self.pings }
     }
 }
 

@@ -21,7 +21,7 @@ use std::{
 use tokio::{
     sync::Notify,
     task::{spawn_local, yield_now},
-    time::{Sleep, sleep_until},
+    time::{Sleep, sleep, sleep_until},
 };
 
 /// Relays that start between two looks at the timers.
@@ -152,12 +152,13 @@ pub(crate) async fn run(plan: &Plan) -> Measured {
     yield_now().await;
     let full = cost::held();
     let resident = cost::resident().saturating_sub(resident);
-    tally.lateness.borrow_mut().forget();
-    let window = Window::open(tally.pings.get());
     while tally.waiting.get() > 0 {
         tally.all.notified().await;
     }
-    tokio::time::sleep(plan.measured.saturating_sub(window.age())).await;
+    // By now all that piled up while they started is done.
+    tally.lateness.borrow_mut().forget();
+    let window = Window::open(tally.pings.get());
+    sleep(plan.measured).await;
     Measured {
         count: plan.count,
         bytes: cost::each(full - held, plan.count),

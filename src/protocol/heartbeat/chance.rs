@@ -2,6 +2,15 @@
 
 use super::Heartbeat;
 
+/// The numbers nobody may guess or synchronise with; drawn by the caller, per leg.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    /// Marks our pings, so that only their pongs are swallowed.
+    pub secret: u64,
+    /// Moves pings about.
+    pub jitter: u64,
+}
+
 impl Heartbeat {
     /// A factor from `1 - jitter` to `1 + jitter`.
     pub(super) fn spread(&mut self, jitter: f64) -> f64 {
