@@ -8,6 +8,9 @@
 //! if a case costs over a tenth more than it says there; `--save` writes it anew. Counts of another compiler or
 //! processor are shown and never failed. Without valgrind it says so, and succeeds.
 //!
+//! Valgrind counts each byte that `rep movsb` and `rep stosb` copy or clear as one instruction, so what copies or clears a
+//! few KiB (the session cases copy in their transports) counts for more than it takes.
+//!
 //! `valgrind --tool=callgrind target/release/deps/instructions-* --run CASE TIMES` profiles one case.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 

@@ -142,10 +142,7 @@ impl Through {
         let worker = counter();
         let gateway = Gateway::observed(config, Some(Arc::new(ChargesWorker(worker)))).unwrap();
         let Some(ListenAddress::Tcp(address)) = gateway.addresses().next() else { panic!("no TCP address") };
-        let stream = patient(TcpStream::connect(address).unwrap());
-        // Used past its handshake only.
-        let (handshake, _) = tungstenite::client(format!("ws://{address}/"), stream.try_clone().unwrap()).unwrap();
-        drop(handshake);
+        let stream = upgraded(*address);
         Self { client: Peer { stream, masks: true }, gateway, worker }
     }
 
@@ -246,6 +243,22 @@ impl Peer {
     fn receive_data(&mut self) {
         while !matches!(self.receive(), TEXT | BINARY) {}
     }
+}
+
+/// A connection past its opening handshake, and no byte further: the first ping may come right behind it.
+fn upgraded(address: SocketAddr) -> TcpStream {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: gateway.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut stream = patient(TcpStream::connect(address).unwrap());
+    stream.write_all(REQUEST).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
 }
 
 /// A backend that sends back what it gets, in a thread that ends with its session.
