@@ -100,8 +100,7 @@ fn beat(relay: &mut Relay, now: Instant, tally: &Tally) {
             relay.arrived(side, pong.len(), now);
             let step = relay.receive(side, &pong, now);
             tally.must(step.used == pong.len() && step.pass.is_empty());
-            let round_trip = Duration::ZERO;
-            tally.must(relay.take_event(side) == Some(HeartbeatEvent::Answered { round_trip }));
+            tally.must(matches!(relay.take_event(side), Some(HeartbeatEvent::Answered { .. })));
             tally.pings.set(tally.pings.get() + 1);
         }
     }
