@@ -47,6 +47,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("session", &["config", "listener", "gateway", "worker", "shutdown", "log", "admin"]),
     ("config", &["session", "handshake", "gateway", "worker", "shutdown", "log", "admin"]),
+    (
+        "listener",
+        &["relay", "session", "config", "route", "handshake", "gateway", "worker", "shutdown", "log", "admin"],
+    ),
     ("shutdown", &["gateway", "worker", "listener", "handshake", "log"]),
     ("worker", &["gateway"]),
 ];

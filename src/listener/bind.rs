@@ -146,7 +146,7 @@ fn clear_stale(path: &Path, address: &ListenAddress) -> Result<(), BindError> {
     }
 }
 
-/// One socket: if every worker waited on it, every connection would wake them all, and one of them would get it.
+/// One socket: if every worker waited on it, connections would wake workers in vain, and the quickest would take most.
 fn bind_unix(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
