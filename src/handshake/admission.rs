@@ -20,7 +20,7 @@ pub struct Admission {
 }
 
 /// A limit on the bytes in the outboxes of all sessions together. What waits elsewhere is not seen: with rustls one batch of
-/// records of each TLS leg (at most 64 KiB, its buffer's limit), and what the kernel holds.
+/// records of each TLS leg (at most 80 KiB, its buffer's limit), and what the kernel holds.
 pub struct MemoryLimit {
     /// In bytes, as in `gateway.toml`.
     pub limit: u64,

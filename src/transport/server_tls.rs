@@ -27,8 +27,8 @@ const MOST_PARTIAL: usize = 64 * 1024;
 /// Plaintext that is sealed at once for a socket that did not take all of the last batch: what it does not take of it waits
 /// as records, unseen by those who watch the outbox.
 const SLOW_BATCH: usize = LARGEST_PLAIN;
-/// The same for a socket that did.
-const FAST_BATCH: usize = 4 * LARGEST_PLAIN;
+/// The same for a socket that did: a message of 64 KiB with its header.
+const FAST_BATCH: usize = 5 * LARGEST_PLAIN;
 
 /// One worker's room for TLS records, read or to be sent; borrowed within one poll.
 #[derive(Clone, Debug)]
