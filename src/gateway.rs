@@ -1,4 +1,8 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
+mod operator;
+
+pub use operator::Operator;
+
 use crate::{
     config::{Ceilings, Config},
     descriptors,
@@ -19,7 +23,7 @@ use crate::{
     session::Outboxes,
     shutdown::{Control, DrainPlan, Drained, Share},
     upstream::{Upstream, UpstreamTlsError},
-    worker,
+    worker::{self, Workers},
 };
 pub use crate::{listener::spread::Load, session::Observer};
 use rustls::ServerConfig;
@@ -68,6 +72,8 @@ pub struct Gateway {
     listeners: Vec<ListenerConfig>,
     control: Control,
     board: Arc<Board>,
+    /// To ask the workers, and to have them do something.
+    reach: Workers,
     workers: Vec<JoinHandle<Drained>>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
@@ -101,13 +107,16 @@ impl Gateway {
         let listeners = bound.iter().map(listening).collect();
         let board = Arc::new(Board::new(workers, Instant::now()));
         let links = handover::link(&board, workers);
-        let mut gateway =
-            Self { listeners, control: Control::default(), board, workers: Vec::new(), _bound: Vec::new() };
+        let (reach, errands) = Workers::new(workers);
+        let control = Control::default();
+        let mut gateway = Self { listeners, control, board, reach, workers: Vec::new(), _bound: Vec::new() };
         let (ready, started) = sync_channel(workers);
-        for (index, (outboxes, (hands, intake))) in outboxes.into_iter().zip(links).enumerate() {
+        for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
+        {
             let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref()));
             let setup = worker::Setup {
                 share: share(index, workers),
+                errands,
                 listeners: sockets.collect(),
                 hands,
                 intake,
@@ -154,6 +163,12 @@ impl Gateway {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// To steer it and to ask about it, from any thread, while one waits for it.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator::new(self.control.clone(), self.reach.clone())
     }
 
     /// Begins to drain as `[gateway] drain` says, and returns at once.

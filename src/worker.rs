@@ -1,4 +1,8 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
+mod errands;
+
+pub(crate) use errands::{Errands, Workers};
+
 use crate::{
     handshake::{self, Edge, admission::Admission},
     listener::{
@@ -39,6 +43,7 @@ pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
 /// What a worker is made of; built by the gateway, moved to the worker's thread.
 pub(crate) struct Setup {
     pub(crate) share: Share,
+    pub(crate) errands: Errands,
     pub(crate) listeners: Vec<Listening>,
     pub(crate) hands: Hands,
     pub(crate) intake: Intake,
@@ -75,8 +80,20 @@ pub(crate) fn run(setup: Setup, ready: SyncSender<io::Result<()>>) -> Drained {
 }
 
 async fn live(setup: Setup) -> Drained {
-    let Setup { share, listeners, hands, intake, edge, admission, outboxes, verdicts, observer, plan, mut phase } =
-        setup;
+    let Setup {
+        share,
+        errands,
+        listeners,
+        hands,
+        intake,
+        edge,
+        admission,
+        outboxes,
+        verdicts,
+        observer,
+        plan,
+        mut phase,
+    } = setup;
     let seat = hands.seat().clone();
     let worker = Rc::new(Worker::new(edge(), hands, outboxes, verdicts, observer));
     let (stop, stopped) = watch::channel(false);
@@ -84,6 +101,7 @@ async fn live(setup: Setup) -> Drained {
         worker.listen(listening, stopped.clone());
     }
     worker.take_over(intake, stopped);
+    let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
     let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat));
 
     let since = until_closing(&mut phase, &plan).await;
@@ -99,10 +117,12 @@ async fn live(setup: Setup) -> Drained {
     };
     let drained = drain(&parts, &plan, since, &mut phase).await;
     watchdog.abort();
+    errands.abort();
     drained
 }
 
-struct Worker {
+/// A worker on its own thread: what it serves with, and what it runs. Other threads reach it by [`Workers`].
+pub(crate) struct Worker {
     edge: Rc<Edge>,
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
@@ -193,6 +213,11 @@ impl Worker {
             }
         };
         self.handshakes.spawn(greeting, |message| tracing::error!("an opening handshake panicked: {message}"));
+    }
+
+    /// Sessions that run on it now.
+    pub(crate) fn open_sessions(&self) -> usize {
+        self.context.registry.len()
     }
 
     fn begin(&self, opening: Opening) {
