@@ -12,11 +12,37 @@ impl Relay {
     /// When `on_timeout` has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let session = if self.ending.is_none() { [self.age_limit, self.idle_limit()] } else { [None, None] };
-        let legs = Side::BOTH.map(|side| self.leg_timeout(side));
-        session.into_iter().chain(legs).flatten().min().map(|at| self.clock.instant(at))
+        self.next_due().map(|at| self.instant(at))
     }
 
+    /// The same on the relay's own clock: cheaper, for who asks after every turn.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Moment> {
+        let mut first = self.leg_timeout(Side::Downstream);
+        let mut by = |at: Option<Moment>| first = sooner(first, at);
+        by(self.leg_timeout(Side::Upstream));
+        if self.ending.is_none() {
+            by(self.age_limit);
+            by(self.idle_limit());
+        }
+        first
+    }
+
+    /// An instant on the relay's clock.
+    #[inline]
+    #[must_use]
+    pub fn moment(&self, instant: Instant) -> Moment {
+        self.clock.moment(instant)
+    }
+
+    /// What is on the relay's clock as an instant.
+    #[inline]
+    #[must_use]
+    pub fn instant(&self, moment: Moment) -> Instant {
+        self.clock.instant(moment)
+    }
+
+    #[inline]
     fn leg_timeout(&self, side: Side) -> Option<Moment> {
         let leg = &self.legs[side];
         let heartbeat = leg.heartbeat.poll_timeout(&self.config.heartbeat[side]);
@@ -77,5 +103,14 @@ impl Relay {
         }
         self.resume_closing(now);
         self.last_data = now;
+    }
+}
+
+/// The earlier of two; one that is not there never comes.
+#[inline]
+fn sooner(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     protocol::{
         heartbeat::{Answers, Seed},
         leg::{self, Finish, Input},
+        moment::Moment,
     },
     relay::{EndReason, Loss, PerSide, Relay, Side, Wish},
     transport::Transport,
@@ -17,7 +18,10 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
-use tokio::{task::yield_now, time::Sleep};
+use tokio::{
+    task::{coop::has_budget_remaining, yield_now},
+    time::Sleep,
+};
 
 /// A session that has moved this many bytes gives way, so that one that is flooded does not hold up its worker: a turn ends
 /// after the round of reads in which it gets there, and so never moves more than a round (one scratch for each leg) beyond.
@@ -30,7 +34,7 @@ pub(super) struct Session {
     pub(super) relay: Relay,
     pub(super) legs: PerSide<Leg>,
     /// What the timer is set for; it fires a little later, together with others.
-    armed: Instant,
+    armed: Moment,
     /// The timer knows whom to wake.
     registered: bool,
     /// The worker's pauses seen so far.
@@ -47,11 +51,20 @@ pub(super) struct Session {
 /// The shell's part of a leg.
 pub(super) struct Leg {
     pub(super) transport: Option<Transport>,
-    /// Bytes that came with the handshake, to be relayed first.
-    pub(super) early: Box<[u8]>,
+    /// Bytes that came with the handshake, to be relayed first. Boxed: few sessions have any, and those not for long.
+    pub(super) early: Option<Box<Early>>,
     /// The last read about filled its room and was taken whole: the next may use all of the scratch.
     pub(super) eager: bool,
     pub(super) writing: Writing,
+}
+
+/// What came right behind a handshake and is not relayed yet; never empty.
+pub(super) struct Early(pub(super) Vec<u8>);
+
+impl Early {
+    fn new(bytes: Vec<u8>) -> Option<Box<Self>> {
+        (!bytes.is_empty()).then(|| Box::new(Self(bytes)))
+    }
 }
 
 /// Whether a leg can be written. What failed once is not tried again: it would fail again, for ever.
@@ -68,10 +81,16 @@ impl Leg {
     fn new(opened: Opened) -> Self {
         Self {
             transport: Some(opened.stream.into()),
-            early: opened.early.into(),
+            early: Early::new(opened.early),
             eager: false,
             writing: Writing::Works,
         }
+    }
+
+    /// Whether it has nothing more to be read in this turn.
+    #[inline]
+    pub(super) fn drained(&mut self, cx: &mut Context<'_>) -> bool {
+        self.early.is_none() && self.transport.as_mut().is_some_and(|transport| transport.drained(cx))
     }
 }
 
@@ -87,7 +106,7 @@ impl Session {
         let relay = Relay::new(facts.route.options.relay.clone(), deflate, seeds, now);
         Self {
             legs: PerSide { downstream: Leg::new(downstream), upstream: Leg::new(upstream) },
-            armed: now,
+            armed: Moment::START,
             registered: false,
             pauses: context.pause.observe(now),
             counted: 0,
@@ -109,7 +128,11 @@ impl Session {
     pub(super) fn poll(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         // 1. Orders, since they may end everything else.
-        self.membership.listen(cx.waker());
+        if self.membership.listen(cx.waker()) {
+            for side in Side::BOTH {
+                self.legs[side].transport.iter_mut().for_each(Transport::forget_waker);
+            }
+        }
         if let Some(order) = self.membership.take_order() {
             self.obey(order, now);
         }
@@ -118,6 +141,8 @@ impl Session {
         for round in 1.. {
             // 2. Bytes: what waits goes out, what arrived comes in.
             let mut progress = self.relay_once(&mut dry, cx, now);
+            // What has been read dry has no more until the next turn, and what could be written is written.
+            progress &= !(dry.downstream && dry.upstream);
             // 3. Failures, after what came before them has been read.
             progress |= self.lose_failed(!progress, now);
             let over = round == TURN_ROUNDS || self.received() - begun >= TURN_BYTES;
@@ -174,7 +199,8 @@ impl Session {
 
     fn check_time(&mut self, now: Instant) -> Progress {
         // The timer is never set later than the relay's deadline, so that most turns need not ask for it.
-        if self.armed > now || self.relay.poll_timeout().is_none_or(|at| at > now) {
+        let moment = self.relay.moment(now);
+        if self.armed > moment || self.relay.next_due().is_none_or(|at| at > moment) {
             return false;
         }
         let pauses = self.context.pause.observe(now);
@@ -235,15 +261,16 @@ impl Session {
 
     /// Sets the timer if it would come too late; a deadline that has moved on is found when it fires.
     fn arm(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let Some(due) = self.relay.poll_timeout() else { return Poll::Pending };
-        if due < self.armed || self.armed <= now {
+        let Some(due) = self.relay.next_due() else { return Poll::Pending };
+        if due < self.armed || self.armed <= self.relay.moment(now) {
             self.armed = due;
-            let at = together(due, now, self.context.registry.len());
+            let at = together(self.relay.instant(due), now, self.context.registry.len());
             timer.as_mut().reset(at.into());
             self.registered = false;
         }
         if !self.registered {
-            self.registered = timer.as_mut().poll(cx).is_pending();
+            // With its budget spent the runtime wakes us at once, and keeps no waker.
+            self.registered = has_budget_remaining() && timer.as_mut().poll(cx).is_pending();
             if !self.registered {
                 cx.waker().wake_by_ref();
             }

@@ -1,6 +1,6 @@
 //! Bytes through a session: reads, relays, writes.
 
-use super::drive::{Progress, Session, Writing};
+use super::drive::{Early, Progress, Session, Writing};
 use crate::{
     relay::{Loss, PerSide, Side},
     transport::Transport,
@@ -29,7 +29,8 @@ impl Session {
         for side in Side::BOTH {
             if !dry[side] && self.relay.wants_read(side) {
                 let read = self.read(side, cx, now);
-                dry[side] = !read;
+                // Known at once after most reads, so that nobody needs to be asked once more.
+                dry[side] = !read || (self.relay.wants_read(side) && self.legs[side].drained(cx));
                 progress |= read;
             }
         }
@@ -41,11 +42,13 @@ impl Session {
         let mut scratch = context.scratch.borrow_mut();
         let super::Scratch { chunk, cipher } = &mut *scratch;
         let leg = &mut self.legs[side];
-        if !leg.early.is_empty() {
-            let early = std::mem::take(&mut leg.early);
+        if let Some(Early(early)) = leg.early.as_deref_mut() {
             let taken = early.len().min(chunk.len() - HELD);
             chunk[HELD..HELD + taken].copy_from_slice(&early[..taken]);
-            self.legs[side].early = early[taken..].into();
+            early.drain(..taken);
+            if early.is_empty() {
+                leg.early = None;
+            }
             self.relay_chunk(side, chunk, taken, cx, now);
             return true;
         }

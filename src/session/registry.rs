@@ -97,12 +97,15 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Has the session woken by `waker` when an order comes.
-    pub fn listen(&self, waker: &Waker) {
+    /// Has the session woken by `waker` when an order comes; whether that is news.
+    #[inline]
+    pub fn listen(&self, waker: &Waker) -> bool {
         let slot = &mut self.registry.entries.borrow_mut()[self.slot].waker;
-        if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        let news = !slot.as_ref().is_some_and(|known| known.will_wake(waker));
+        if news {
             *slot = Some(waker.clone());
         }
+        news
     }
 
     /// From now on both closing handshakes are over, however they went; only TCP has not ended yet.

@@ -1,6 +1,6 @@
 //! TLS towards `wss` backends: rustls fed from the worker's scratch room, which keeps 4 KiB of its own.
 
-use super::{Socket, read};
+use super::wire::Wire;
 use rustls::ClientConnection;
 use std::{
     io::{self, Read, Write},
@@ -29,7 +29,7 @@ impl ClientTls {
 
     pub(super) fn poll_read(
         &mut self,
-        socket: &mut Socket,
+        wire: &mut Wire,
         cx: &mut Context<'_>,
         room: &mut [u8],
         cipher: &mut [u8],
@@ -45,7 +45,7 @@ impl ClientTls {
             }
             // Plaintext is shorter than its records, so all of it has room.
             let most = cipher.len().min(room.len());
-            let length = ready!(read(socket, cx, &mut cipher[..most]))?;
+            let length = ready!(wire.poll_read(cx, &mut cipher[..most]))?;
             if length == 0 {
                 // Tells rustls of the end; its reader then says whether close_notify came before.
                 self.connection.read_tls(&mut io::empty())?;
@@ -55,7 +55,7 @@ impl ClientTls {
             if self.connection.wants_write() {
                 // An alert, or the answer to a key update. What the socket does not take goes with the next write, which
                 // also finds an error: it must not cost what was decrypted.
-                let _ = self.poll_flush(socket, cx);
+                let _ = self.poll_flush(wire, cx);
             }
             if filled > 0 {
                 return Poll::Ready(Ok(filled));
@@ -83,20 +83,20 @@ impl ClientTls {
 
     pub(super) fn poll_write(
         &mut self,
-        socket: &mut Socket,
+        wire: &mut Wire,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         // One batch at a time, so that little is ever held back here.
-        ready!(self.poll_flush(socket, cx))?;
+        ready!(self.poll_flush(wire, cx))?;
         let taken = self.connection.writer().write(bytes)?;
-        let _ = self.poll_flush(socket, cx)?;
+        let _ = self.poll_flush(wire, cx)?;
         Poll::Ready(Ok(taken))
     }
 
-    pub(super) fn poll_flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.connection.wants_write() {
-            match self.connection.write_tls(&mut Sink { socket, cx }) {
+            match self.connection.write_tls(&mut Sink { wire, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -107,17 +107,17 @@ impl ClientTls {
     }
 
     /// Says close_notify, once, and flushes.
-    pub(super) fn poll_close(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_close(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !std::mem::replace(&mut self.close_notify_said, true) {
             self.connection.send_close_notify();
         }
-        self.poll_flush(socket, cx)
+        self.poll_flush(wire, cx)
     }
 }
 
 /// Lets rustls write to a socket that may not be ready.
 struct Sink<'a, 'b, 'c> {
-    socket: &'a mut Socket,
+    wire: &'a mut Wire,
     cx: &'b mut Context<'c>,
 }
 
@@ -130,11 +130,11 @@ fn or_would_block<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
 
 impl Write for Sink<'_, '_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        or_would_block(Pin::new(&mut *self.socket).poll_write(self.cx, bytes))
+        or_would_block(self.wire.poll_write(self.cx, bytes))
     }
 
     fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        or_would_block(Pin::new(&mut *self.socket).poll_write_vectored(self.cx, slices))
+        or_would_block(Pin::new(&mut self.wire.socket).poll_write_vectored(self.cx, slices))
     }
 
     fn flush(&mut self) -> io::Result<()> {

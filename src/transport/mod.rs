@@ -6,6 +6,7 @@ mod path;
 mod server_tls;
 mod stream;
 mod tune;
+mod wire;
 
 pub use server_tls::{RecordRoom, ServerConfigs};
 pub use stream::{ServerTlsStream, Socket, Stream};
@@ -21,12 +22,13 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
+use wire::Wire;
 
 /// An upgraded stream. It owns no buffer while idle, but for what rustls needs towards a `wss` backend.
 #[derive(Debug)]
 pub struct Transport {
-    socket: Socket,
+    wire: Wire,
     security: Security,
 }
 
@@ -40,11 +42,15 @@ enum Security {
 impl From<Stream> for Transport {
     fn from(stream: Stream) -> Self {
         match stream {
-            Stream::Plain(socket) => Self { socket, security: Security::Plain },
-            Stream::ServerTls(ServerTlsStream { socket, tls }) => Self { socket, security: Security::Server(tls) },
+            Stream::Plain(socket) => Self { wire: socket.into(), security: Security::Plain },
+            Stream::ServerTls(ServerTlsStream { mut wire, tls }) => {
+                // A handshake's task is not the session's.
+                wire.forget_waker();
+                Self { wire, security: Security::Server(tls) }
+            }
             Stream::ClientTls(stream) => {
                 let (socket, connection) = stream.into_inner();
-                Self { socket, security: Security::Client(Box::new(ClientTls::new(connection))) }
+                Self { wire: socket.into(), security: Security::Client(Box::new(ClientTls::new(connection))) }
             }
         }
     }
@@ -58,10 +64,26 @@ impl Transport {
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8], cipher: &mut [u8]) -> Poll<io::Result<usize>> {
         match &mut self.security {
-            Security::Plain => read(&mut self.socket, cx, room),
-            Security::Server(tls) => tls.poll_read(&mut self.socket, cx, room),
-            Security::Client(tls) => tls.poll_read(&mut self.socket, cx, room, cipher),
+            Security::Plain => self.wire.poll_read(cx, room),
+            Security::Server(tls) => tls.poll_read(&mut self.wire, cx, room),
+            Security::Client(tls) => tls.poll_read(&mut self.wire, cx, room, cipher),
         }
+    }
+
+    /// Whether nothing is left to be read now, and what comes next wakes the task; asked after a read. A `false` means that another
+    /// read finds out.
+    #[inline]
+    pub fn drained(&mut self, cx: &mut Context<'_>) -> bool {
+        match &self.security {
+            Security::Plain => self.wire.drained(cx),
+            Security::Server(tls) => tls.delivered_all() && self.wire.drained(cx),
+            Security::Client(_) => false,
+        }
+    }
+
+    /// The task has another waker than before.
+    pub fn forget_waker(&mut self) {
+        self.wire.forget_waker();
     }
 
     /// Takes some of `bytes`. With TLS, what was taken may still wait to be flushed.
@@ -71,9 +93,9 @@ impl Transport {
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.security {
-            Security::Plain => Pin::new(&mut self.socket).poll_write(cx, bytes),
-            Security::Server(tls) => tls.poll_write(&mut self.socket, cx, bytes),
-            Security::Client(tls) => tls.poll_write(&mut self.socket, cx, bytes),
+            Security::Plain => self.wire.poll_write(cx, bytes),
+            Security::Server(tls) => tls.poll_write(&mut self.wire, cx, bytes),
+            Security::Client(tls) => tls.poll_write(&mut self.wire, cx, bytes),
         }
     }
 
@@ -95,8 +117,8 @@ impl Transport {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.security {
             Security::Plain => Poll::Ready(Ok(())),
-            Security::Server(tls) => tls.poll_flush(&mut self.socket, cx),
-            Security::Client(tls) => tls.poll_flush(&mut self.socket, cx),
+            Security::Server(tls) => tls.poll_flush(&mut self.wire, cx),
+            Security::Client(tls) => tls.poll_flush(&mut self.wire, cx),
         }
     }
 
@@ -106,7 +128,7 @@ impl Transport {
     /// The socket's.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_notify(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.wire.socket).poll_shutdown(cx)
     }
 
     /// Says close_notify, if there is TLS and room for it, and closes the connection.
@@ -118,15 +140,15 @@ impl Transport {
     fn poll_notify(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.security {
             Security::Plain => Poll::Ready(Ok(())),
-            Security::Server(tls) => tls.poll_close(&mut self.socket, cx),
-            Security::Client(tls) => tls.poll_close(&mut self.socket, cx),
+            Security::Server(tls) => tls.poll_close(&mut self.wire, cx),
+            Security::Client(tls) => tls.poll_close(&mut self.wire, cx),
         }
     }
 
     /// What TCP knows of the path; nothing where there is no TCP.
     #[must_use]
     pub fn sample(&self) -> Option<PathSample> {
-        match &self.socket {
+        match &self.wire.socket {
             Socket::Tcp(stream) => path::sample(stream),
             Socket::Unix(_) | Socket::Memory(_) => None,
         }
@@ -134,17 +156,9 @@ impl Transport {
 
     /// Resets the connection: what the peer has not taken is dropped, and nothing lingers for it.
     pub fn reset(self) {
-        if let Socket::Tcp(stream) = &self.socket {
+        if let Socket::Tcp(stream) = &self.wire.socket {
             // Fails on a socket that is reset already: then there is nothing to do.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
-}
-
-/// Reads straight from a socket.
-#[inline]
-fn read(socket: &mut Socket, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-    let mut buffer = ReadBuf::new(room);
-    ready!(Pin::new(socket).poll_read(cx, &mut buffer))?;
-    Poll::Ready(Ok(buffer.filled().len()))
 }

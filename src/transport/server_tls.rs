@@ -1,6 +1,6 @@
 //! TLS on client legs: rustls' unbuffered interface over the worker's room for records, so that an idle leg owns no buffer.
 
-use super::{Socket, hello::prefers_chacha, read};
+use super::{hello::prefers_chacha, wire::Wire};
 use rustls::{
     Error, ProtocolVersion, ServerConfig,
     server::{ServerConnectionData, UnbufferedServerConnection},
@@ -9,12 +9,10 @@ use rustls::{
 use std::{
     cell::RefCell,
     io,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
 };
-use tokio::io::AsyncWrite;
 
 /// Plaintext in a record, at most (RFC 8446 section 5.1).
 const LARGEST_PLAIN: usize = 16 * 1024;
@@ -127,22 +125,28 @@ impl ServerTls {
     ///
     /// # Errors
     /// The socket's, `InvalidData` with rustls' error, `UnexpectedEof`.
-    pub(super) fn poll_handshake(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_handshake(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.connection.is_handshaking() {
             // A client may say something before it listens to all that we say.
-            let _ = self.poll_flush(socket, cx)?;
-            let taken = ready!(self.poll_take_in(socket, cx, &mut []))?;
+            let _ = self.poll_flush(wire, cx)?;
+            let taken = ready!(self.poll_take_in(wire, cx, &mut []))?;
             match taken {
                 Some(TakenIn { error: Some(error), .. }) => {
                     // Why it failed is worth more than why the alert could not be said.
-                    let _ = self.poll_flush(socket, cx);
+                    let _ = self.poll_flush(wire, cx);
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
                 }
                 Some(TakenIn { error: None, .. }) => {}
                 None => return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof"))),
             }
         }
-        self.poll_flush(socket, cx)
+        self.poll_flush(wire, cx)
+    }
+
+    /// Whether another read finds only what comes from the socket.
+    #[inline]
+    pub(super) fn delivered_all(&self) -> bool {
+        self.ahead.is_empty() && !self.ended && !self.broken
     }
 
     pub(super) fn holds_back(&self) -> bool {
@@ -151,7 +155,7 @@ impl ServerTls {
 
     pub(super) fn poll_read(
         &mut self,
-        socket: &mut Socket,
+        wire: &mut Wire,
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
@@ -168,13 +172,13 @@ impl ServerTls {
             if self.ended {
                 return Poll::Ready(Ok(0));
             }
-            let Some(taken) = ready!(self.poll_take_in(socket, cx, into))? else {
+            let Some(taken) = ready!(self.poll_take_in(wire, cx, into))? else {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             };
             if self.holds_back() {
                 // An alert, or an answer. What the socket does not take goes with the next write, which also finds an
                 // error: it must not cost what was decrypted.
-                let _ = self.poll_flush(socket, cx);
+                let _ = self.poll_flush(wire, cx);
             }
             if taken.filled > 0 || into.is_empty() {
                 return Poll::Ready(Ok(taken.filled));
@@ -185,7 +189,7 @@ impl ServerTls {
     /// Reads the socket once and takes in what came: `None` is the end of the stream.
     fn poll_take_in(
         &mut self,
-        socket: &mut Socket,
+        wire: &mut Wire,
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<Option<TakenIn>>> {
@@ -194,7 +198,7 @@ impl ServerTls {
         let begun = self.partial.len();
         // Plaintext is shorter than its records.
         let most = into.len().max(begun + LARGEST_RECORD).min(room.len());
-        let length = ready!(read(socket, cx, &mut room[begun..most]))?;
+        let length = ready!(wire.poll_read(cx, &mut room[begun..most]))?;
         if length == 0 {
             return Poll::Ready(Ok(None));
         }
@@ -291,12 +295,12 @@ impl ServerTls {
 
     pub(super) fn poll_write(
         &mut self,
-        socket: &mut Socket,
+        wire: &mut Wire,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         // One batch at a time, so that little is ever held back here.
-        ready!(self.poll_flush(socket, cx))?;
+        ready!(self.poll_flush(wire, cx))?;
         let room = self.room.clone();
         let mut room = room.0.borrow_mut();
         self.unhurried = false;
@@ -306,7 +310,7 @@ impl ServerTls {
         let fits = behind.len() / (LARGEST_PLAIN + SEALING) * LARGEST_PLAIN;
         let taken = bytes.len().min(self.batch).min(fits);
         let sealed = self.with_writer(behind, |writer, out| writer.encrypt(&bytes[..taken], out))?;
-        self.hand_over(socket, cx, &room[..ticket.len() + sealed])?;
+        self.hand_over(wire, cx, &room[..ticket.len() + sealed])?;
         Poll::Ready(Ok(taken))
     }
 
@@ -340,9 +344,9 @@ impl ServerTls {
     }
 
     /// Gives the socket `records`, as far as it takes them; the rest waits, and the socket will wake us.
-    fn hand_over(&mut self, socket: &mut Socket, cx: &mut Context<'_>, mut records: &[u8]) -> io::Result<()> {
+    fn hand_over(&mut self, wire: &mut Wire, cx: &mut Context<'_>, mut records: &[u8]) -> io::Result<()> {
         while !records.is_empty() {
-            match Pin::new(&mut *socket).poll_write(cx, records) {
+            match wire.poll_write(cx, records) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(length)) => records = &records[length..],
                 Poll::Ready(Err(error)) => return Err(error),
@@ -357,12 +361,12 @@ impl ServerTls {
         Ok(())
     }
 
-    pub(super) fn poll_flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.holds_back() {
             return Poll::Ready(Ok(()));
         }
         while self.sent < self.unsent.len() {
-            match ready!(Pin::new(&mut *socket).poll_write(cx, &self.unsent[self.sent..]))? {
+            match ready!(wire.poll_write(cx, &self.unsent[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 length => self.sent += length,
             }
@@ -372,14 +376,14 @@ impl ServerTls {
     }
 
     /// Says close_notify, once, and flushes.
-    pub(super) fn poll_close(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_close(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.unhurried = false;
         if !std::mem::replace(&mut self.close_notify_said, true) && !self.broken {
             let mut notify = [0; 256];
             let length = self.with_writer(&mut notify, |writer, out| writer.queue_close_notify(out))?;
             self.unsent.extend_from_slice(&notify[..length]);
         }
-        self.poll_flush(socket, cx)
+        self.poll_flush(wire, cx)
     }
 }
 

@@ -1,5 +1,8 @@
 //! Streams during the opening handshake: what hyper and tokio-rustls read and write.
-use super::server_tls::{RecordRoom, ServerConfigs, ServerTls};
+use super::{
+    server_tls::{RecordRoom, ServerConfigs, ServerTls},
+    wire::Wire,
+};
 use std::{
     future::poll_fn,
     io,
@@ -33,7 +36,7 @@ pub enum Stream {
 /// A socket on which we are the TLS server, and the handshake is done.
 #[derive(Debug)]
 pub struct ServerTlsStream {
-    pub(super) socket: Socket,
+    pub(super) wire: Wire,
     pub(super) tls: Box<ServerTls>,
 }
 
@@ -42,17 +45,18 @@ impl ServerTlsStream {
     ///
     /// # Errors
     /// The socket's; `InvalidData` with rustls' error; `UnexpectedEof`.
-    pub async fn accept(configs: &ServerConfigs, room: RecordRoom, mut socket: Socket) -> io::Result<Self> {
+    pub async fn accept(configs: &ServerConfigs, room: RecordRoom, socket: Socket) -> io::Result<Self> {
+        let mut wire = Wire::from(socket);
         let mut tls = Box::new(ServerTls::new(configs, room).map_err(io::Error::other)?);
-        poll_fn(|cx| tls.poll_handshake(&mut socket, cx)).await?;
-        Ok(Self { socket, tls })
+        poll_fn(|cx| tls.poll_handshake(&mut wire, cx)).await?;
+        Ok(Self { wire, tls })
     }
 }
 
 impl AsyncRead for ServerTlsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls } = self.get_mut();
-        let length = ready!(tls.poll_read(socket, cx, buf.initialize_unfilled()))?;
+        let Self { wire, tls } = self.get_mut();
+        let length = ready!(tls.poll_read(wire, cx, buf.initialize_unfilled()))?;
         buf.advance(length);
         Poll::Ready(Ok(()))
     }
@@ -60,19 +64,19 @@ impl AsyncRead for ServerTlsStream {
 
 impl AsyncWrite for ServerTlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { socket, tls } = self.get_mut();
-        tls.poll_write(socket, cx, bytes)
+        let Self { wire, tls } = self.get_mut();
+        tls.poll_write(wire, cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls } = self.get_mut();
-        tls.poll_flush(socket, cx)
+        let Self { wire, tls } = self.get_mut();
+        tls.poll_flush(wire, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls } = self.get_mut();
-        ready!(tls.poll_close(socket, cx))?;
-        Pin::new(socket).poll_shutdown(cx)
+        let Self { wire, tls } = self.get_mut();
+        ready!(tls.poll_close(wire, cx))?;
+        Pin::new(&mut wire.socket).poll_shutdown(cx)
     }
 }
 

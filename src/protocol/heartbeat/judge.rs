@@ -58,6 +58,7 @@ const PING_ON_THE_WIRE: u64 = 64;
 
 impl Heartbeat {
     /// When `on_timeout` has something to do.
+    #[inline]
     #[must_use]
     pub fn poll_timeout(&self, config: &HeartbeatConfig) -> Option<Moment> {
         match self.beat {

@@ -1,7 +1,7 @@
 //! Our side of TLS against rustls' own client, over sockets in memory.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::transport::{ServerTlsStream, Stream, Transport};
+use crate::transport::{ServerTlsStream, Socket, Stream, Transport};
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs,
@@ -11,8 +11,9 @@ use rustls::{
 use std::{
     future::poll_fn,
     io::{Read, Write},
+    pin::Pin,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio_rustls::TlsConnector;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -140,8 +141,8 @@ fn content(length: usize) -> Vec<u8> {
 async fn read_now(server: &mut ServerTlsStream) -> Option<io::Result<Vec<u8>>> {
     let mut room = vec![0; 64 * 1024];
     poll_fn(|cx| {
-        let ServerTlsStream { socket, tls } = &mut *server;
-        Poll::Ready(match tls.poll_read(socket, cx, &mut room) {
+        let ServerTlsStream { wire, tls } = &mut *server;
+        Poll::Ready(match tls.poll_read(wire, cx, &mut room) {
             Poll::Ready(Ok(length)) => Some(Ok(room[..length].to_vec())),
             Poll::Ready(Err(error)) => Some(Err(error)),
             Poll::Pending => None,
