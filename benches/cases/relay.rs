@@ -61,10 +61,10 @@ impl Driven {
         } else {
             chunk
         };
-        relay.arrived(side, chunk.len() - held, *now);
+        relay.arrived(side, chunk.len() - held, relay.moment(*now));
         let (mut at, mut crossed) = (0, 0);
         while at < chunk.len() {
-            let step = relay.receive(side, &chunk[at..], *now);
+            let step = relay.receive(side, &chunk[at..], relay.moment(*now));
             if !step.pass.is_empty() {
                 relay.sent(side.other(), step.pass.len());
                 if relay.waits_for_transport(side.other()) {

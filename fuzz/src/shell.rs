@@ -181,11 +181,11 @@ impl Shell {
         chunk.truncate(held);
         chunk.extend(transport.incoming.drain(..fresh));
         transport.mistaken = transport.mistaken || transport.received.push(&chunk[held..]).is_err();
-        self.relay.arrived(side, fresh, self.now);
+        self.relay.arrived(side, fresh, self.relay.moment(self.now));
         let mut rest = &chunk[..];
         while !rest.is_empty() {
             self.controls();
-            let step = self.relay.receive(side, rest, self.now);
+            let step = self.relay.receive(side, rest, self.relay.moment(self.now));
             assert!(step.used > 0 && step.pass.end <= step.used, "{step:?} of {}", rest.len());
             self.send(side.other(), &rest[step.pass]);
             rest = &rest[step.used..];

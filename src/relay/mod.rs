@@ -37,7 +37,8 @@ pub struct Step {
     pub pass: Range<usize>,
 }
 
-/// Two legs and the rules between them. Times go in and out as instants; within they are moments of its clock.
+/// Two legs and the rules between them. Within, times are moments of its clock. They go in and out as instants, but where a frame
+/// passes: there the shell reads the clock once a turn, and tells the moment.
 #[derive(Debug)]
 pub struct Relay {
     config: Arc<RelayConfig>,
@@ -113,20 +114,19 @@ impl Relay {
 
     /// `fresh` bytes arrived on this leg; `receive` is told next what they are.
     #[inline]
-    pub fn arrived(&mut self, side: Side, fresh: usize, now: Instant) {
+    pub fn arrived(&mut self, side: Side, fresh: usize, now: Moment) {
         let leg = &mut self.legs[side];
         leg.received += fresh as u64;
         // After the end began no heartbeat runs, and the silence before it is on record.
         if self.ending.is_none() {
-            leg.heartbeat.on_bytes(&self.config.heartbeat[side], self.clock.moment(now));
+            leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
         }
         leg.sender.moved(fresh);
     }
 
     /// Scans a chunk (held bytes first) as far as one stretch of it passes. The caller sends `pass` on, then what
     /// `take_control` gives, and comes back with the rest of the chunk until all of it is used.
-    pub fn receive(&mut self, side: Side, chunk: &[u8], now: Instant) -> Step {
-        let now = self.clock.moment(now);
+    pub fn receive(&mut self, side: Side, chunk: &[u8], now: Moment) -> Step {
         let used_up = Step { used: chunk.len(), pass: 0..0 };
         if self.legs[side].input != Input::Open {
             return used_up;

@@ -128,11 +128,11 @@ impl Play {
         let held = self.relay.take_held(side, &mut chunk);
         chunk.truncate(held + bytes.len());
         chunk[held..].copy_from_slice(bytes);
-        self.relay.arrived(side, bytes.len(), self.now);
+        self.relay.arrived(side, bytes.len(), self.relay.moment(self.now));
         self.controls();
         let mut rest = &chunk[..];
         while !rest.is_empty() {
-            let step = self.relay.receive(side, rest, self.now);
+            let step = self.relay.receive(side, rest, self.relay.moment(self.now));
             self.send(side.other(), &rest[step.pass]);
             rest = &rest[step.used..];
             self.controls();

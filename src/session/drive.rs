@@ -1,6 +1,10 @@
 //! The one IO loop: reads, relays, writes, in numbered priorities, then trusts the clock.
 
-use super::{Facts, Opened, Opening, SCRATCH, WorkerContext, registry::Membership, registry::Order, timer::together};
+use super::{
+    Facts, Opened, Opening, SCRATCH, WorkerContext,
+    registry::{Heard, Membership, Order},
+    timer::together,
+};
 use crate::{
     protocol::{
         heartbeat::{Answers, Seed},
@@ -94,6 +98,13 @@ impl Leg {
     }
 }
 
+/// The present, read once a turn, and what it is on the relay's clock.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) moment: Moment,
+}
+
 /// Whether something moved.
 pub(super) type Progress = bool;
 
@@ -126,15 +137,17 @@ impl Session {
 
     /// Takes the session as far as it goes now.
     pub(super) fn poll(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-        let now = Instant::now();
+        let instant = Instant::now();
+        let now = Now { instant, moment: self.relay.moment(instant) };
         // 1. Orders, since they may end everything else.
-        if self.membership.listen(cx.waker()) {
+        let Heard { order, other_waker } = self.membership.listen(cx.waker());
+        if other_waker {
             for side in Side::BOTH {
                 self.legs[side].transport.iter_mut().for_each(Transport::forget_waker);
             }
         }
-        if let Some(order) = self.membership.take_order() {
-            self.obey(order, now);
+        if let Some(order) = order {
+            self.obey(order, instant);
         }
         let mut dry = PerSide { downstream: false, upstream: false };
         let begun = self.received();
@@ -144,7 +157,7 @@ impl Session {
             // What has been read dry has no more until the next turn, and what could be written is written.
             progress &= !(dry.downstream && dry.upstream);
             // 3. Failures, after what came before them has been read.
-            progress |= self.lose_failed(!progress, now);
+            progress |= self.lose_failed(!progress, instant);
             let over = round == TURN_ROUNDS || self.received() - begun >= TURN_BYTES;
             // Time does not wait for a peer that sends without a pause.
             if !progress || over {
@@ -152,7 +165,7 @@ impl Session {
                 progress |= self.check_time(now);
                 // 5. The ends of transports.
                 for side in Side::BOTH {
-                    progress |= self.fulfil(side, cx, now);
+                    progress |= self.fulfil(side, cx, instant);
                 }
             }
             if !progress {
@@ -197,19 +210,18 @@ impl Session {
         }
     }
 
-    fn check_time(&mut self, now: Instant) -> Progress {
+    fn check_time(&mut self, now: Now) -> Progress {
         // The timer is never set later than the relay's deadline, so that most turns need not ask for it.
-        let moment = self.relay.moment(now);
-        if self.armed > moment || self.relay.next_due().is_none_or(|at| at > moment) {
+        if self.armed > now.moment || self.relay.next_due().is_none_or(|at| at > now.moment) {
             return false;
         }
-        let pauses = self.context.pause.observe(now);
+        let pauses = self.context.pause.observe(now.instant);
         if std::mem::replace(&mut self.pauses, pauses) != pauses {
-            self.relay.resume(now);
+            self.relay.resume(now.instant);
         }
         let answers = if self.facts.lease.backend().proven() { Answers::Proven } else { Answers::Unproven };
         let legs = &self.legs;
-        self.relay.on_timeout(now, answers, |side| legs[side].transport.as_ref().and_then(Transport::sample));
+        self.relay.on_timeout(now.instant, answers, |side| legs[side].transport.as_ref().and_then(Transport::sample));
         for side in Side::BOTH {
             self.tell_heartbeat(side);
         }
@@ -260,11 +272,11 @@ impl Session {
     }
 
     /// Sets the timer if it would come too late; a deadline that has moved on is found when it fires.
-    fn arm(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+    fn arm(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>, now: Now) -> Poll<()> {
         let Some(due) = self.relay.next_due() else { return Poll::Pending };
-        if due < self.armed || self.armed <= self.relay.moment(now) {
+        if due < self.armed || self.armed <= now.moment {
             self.armed = due;
-            let at = together(self.relay.instant(due), now, self.context.registry.len());
+            let at = together(self.relay.instant(due), now.instant, self.context.registry.len());
             timer.as_mut().reset(at.into());
             self.registered = false;
         }

@@ -1,6 +1,6 @@
 //! Bytes through a session: reads, relays, writes.
 
-use super::drive::{Early, Progress, Session, Writing};
+use super::drive::{Early, Now, Progress, Session, Writing};
 use crate::{
     relay::{Loss, PerSide, Side},
     transport::Transport,
@@ -20,12 +20,12 @@ const HELD: usize = 2 + 4 + 125;
 impl Session {
     /// One round: what waits goes out, what arrived comes in, our own control frames follow. A leg that is `dry` had
     /// nothing to read in an earlier round of this turn, and wakes us when it has.
-    pub(super) fn relay_once(&mut self, dry: &mut PerSide<bool>, cx: &mut Context<'_>, now: Instant) -> Progress {
+    pub(super) fn relay_once(&mut self, dry: &mut PerSide<bool>, cx: &mut Context<'_>, now: Now) -> Progress {
         let mut progress = false;
         for side in Side::BOTH {
-            progress |= self.write_waiting(side, cx, now);
+            progress |= self.write_waiting(side, cx, now.instant);
         }
-        self.send_controls(cx, now);
+        self.send_controls(cx, now.instant);
         for side in Side::BOTH {
             if !dry[side] && self.relay.wants_read(side) {
                 let read = self.read(side, cx, now);
@@ -37,7 +37,7 @@ impl Session {
         progress
     }
 
-    pub(super) fn read(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) -> Progress {
+    pub(super) fn read(&mut self, side: Side, cx: &mut Context<'_>, now: Now) -> Progress {
         let context = Rc::clone(&self.context);
         let mut scratch = context.scratch.borrow_mut();
         let super::Scratch { chunk, cipher } = &mut *scratch;
@@ -57,7 +57,7 @@ impl Session {
         match transport.poll_read(cx, &mut chunk[HELD..HELD + most], cipher) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
-                self.relay.lost(side, Loss::End, now);
+                self.relay.lost(side, Loss::End, now.instant);
                 true
             }
             Poll::Ready(Ok(length)) => {
@@ -67,35 +67,28 @@ impl Session {
                 true
             }
             Poll::Ready(Err(error)) => {
-                self.relay.lost(side, loss(&error), now);
+                self.relay.lost(side, loss(&error), now.instant);
                 true
             }
         }
     }
 
     /// Relays `length` bytes that stand at `HELD` in `chunk`.
-    pub(super) fn relay_chunk(
-        &mut self,
-        side: Side,
-        chunk: &mut [u8],
-        length: usize,
-        cx: &mut Context<'_>,
-        now: Instant,
-    ) {
+    pub(super) fn relay_chunk(&mut self, side: Side, chunk: &mut [u8], length: usize, cx: &mut Context<'_>, now: Now) {
         let held = self.relay.held(side);
         let mut at = HELD - held;
         if held > 0 {
             self.relay.take_held(side, &mut chunk[at..HELD]);
         }
-        self.relay.arrived(side, length, now);
+        self.relay.arrived(side, length, now.moment);
         let end = HELD + length;
         while at < end {
-            let step = self.relay.receive(side, &chunk[at..end], now);
+            let step = self.relay.receive(side, &chunk[at..end], now.moment);
             if !step.pass.is_empty() {
-                self.send(side.other(), &chunk[at + step.pass.start..at + step.pass.end], cx, now);
+                self.send(side.other(), &chunk[at + step.pass.start..at + step.pass.end], cx, now.instant);
             }
             at += step.used;
-            self.send_controls(cx, now);
+            self.send_controls(cx, now.instant);
         }
         self.tell_heartbeat(side);
     }

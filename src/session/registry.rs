@@ -90,6 +90,15 @@ impl Registry {
     }
 }
 
+/// What a session hears when it listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The order that waited; it is given once.
+    pub order: Option<Order>,
+    /// The waker is not the one of the last time.
+    pub other_waker: bool,
+}
+
 /// A session's place in the registry.
 pub struct Membership {
     registry: Rc<Registry>,
@@ -97,26 +106,21 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Has the session woken by `waker` when an order comes; whether that is news.
+    /// Has the session woken by `waker` when an order comes, and takes the order that waits.
     #[inline]
-    pub fn listen(&self, waker: &Waker) -> bool {
-        let slot = &mut self.registry.entries.borrow_mut()[self.slot].waker;
-        let news = !slot.as_ref().is_some_and(|known| known.will_wake(waker));
-        if news {
-            *slot = Some(waker.clone());
+    #[must_use]
+    pub fn listen(&self, waker: &Waker) -> Heard {
+        let entry = &mut self.registry.entries.borrow_mut()[self.slot];
+        let other_waker = !entry.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        if other_waker {
+            entry.waker = Some(waker.clone());
         }
-        news
+        Heard { order: entry.order.take(), other_waker }
     }
 
     /// From now on both closing handshakes are over, however they went; only TCP has not ended yet.
     pub fn settle(&self) {
         self.registry.entries.borrow_mut()[self.slot].settled = true;
-    }
-
-    /// The order that waits, once.
-    #[must_use]
-    pub fn take_order(&self) -> Option<Order> {
-        self.registry.entries.borrow_mut()[self.slot].order.take()
     }
 }
 
@@ -132,6 +136,10 @@ impl Drop for Membership {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn heard(member: &Membership) -> Heard {
+        member.listen(Waker::noop())
+    }
 
     #[test]
     fn the_oldest_come_first_though_places_are_used_again() {
@@ -153,9 +161,9 @@ mod tests {
         drop(ended);
         let next = registry.enter();
         registry.order(key, Order::Cut);
-        assert_eq!(next.take_order(), None);
+        assert_eq!(heard(&next).order, None);
         registry.order(registry.keys()[0], Order::Cut);
-        assert_eq!((next.take_order(), next.take_order()), (Some(Order::Cut), None));
+        assert_eq!((heard(&next).order, heard(&next).order), (Some(Order::Cut), None));
     }
 
     /// A gateway holds one for each of its sessions.

@@ -71,10 +71,7 @@ impl Stage {
         let task = async move {
             let mut end = None;
             loop {
-                let order = poll_fn(|cx| {
-                    member.listen(cx.waker());
-                    member.take_order().map_or(Poll::Pending, Poll::Ready)
-                });
+                let order = poll_fn(|cx| member.listen(cx.waker()).order.map_or(Poll::Pending, Poll::Ready));
                 tokio::select! {
                     order = order => {
                         told.borrow_mut().push((start.elapsed(), order));

@@ -97,8 +97,8 @@ fn beat(relay: &mut Relay, now: Instant, tally: &Tally) {
             relay.sent(side, used);
             relay.on_taken(side, now, || Some(PathSample::default()));
             tally.must(relay.take_event(side) == Some(HeartbeatEvent::Sent));
-            relay.arrived(side, pong.len(), now);
-            let step = relay.receive(side, &pong, now);
+            relay.arrived(side, pong.len(), relay.moment(now));
+            let step = relay.receive(side, &pong, relay.moment(now));
             tally.must(step.used == pong.len() && step.pass.is_empty());
             tally.must(matches!(relay.take_event(side), Some(HeartbeatEvent::Answered { .. })));
             tally.pings.set(tally.pings.get() + 1);

@@ -11,8 +11,8 @@ fn pinging(side: Side) -> RelayConfig {
 fn frames_cross_untouched_and_keep_the_clients_key() {
     let mut play = Play::new(config());
     let bytes = [frame(CLIENT, TEXT, b"hello"), frame(CLIENT, BINARY, b"")].concat();
-    play.relay.arrived(CLIENT, bytes.len(), play.now);
-    let step = play.relay.receive(CLIENT, &bytes, play.now);
+    play.relay.arrived(CLIENT, bytes.len(), play.relay.moment(play.now));
+    let step = play.relay.receive(CLIENT, &bytes, play.relay.moment(play.now));
     assert_eq!(step, Step { used: bytes.len(), pass: 0..bytes.len() }, "one span, one write");
 }
 

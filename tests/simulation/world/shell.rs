@@ -214,7 +214,7 @@ impl World {
                     *target = byte;
                 }
                 self.read[side].extend_from_slice(&chunk[held..]);
-                self.relay.arrived(side, count, now);
+                self.relay.arrived(side, count, self.relay.moment(now));
                 self.deliver(side, &chunk, now);
                 busy = true;
             } else if let Some(loss) = link.loss.filter(|_| !self.told_lost[side]) {
@@ -238,7 +238,7 @@ impl World {
         let mut rest = chunk;
         while !rest.is_empty() {
             self.controls();
-            let step = self.relay.receive(side, rest, now);
+            let step = self.relay.receive(side, rest, self.relay.moment(now));
             self.send(side.other(), &rest[step.pass]);
             rest = &rest[step.used..];
         }
