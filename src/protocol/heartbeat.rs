@@ -21,6 +21,10 @@ pub enum HeartbeatEvent {
     Sent,
     /// Our newest ping was answered.
     Answered { round_trip: Duration },
+    /// A ping of ours was answered, but a newer one has left since.
+    AnsweredLate,
+    /// The deadline passed without a sign of life: the session ends.
+    Missed,
     /// The peer's TCP took our ping, but it never answered one: it is kept, unproven.
     Unproven,
 }
@@ -61,6 +65,8 @@ pub struct Heartbeat {
 enum News {
     Sent,
     Answered,
+    AnsweredLate,
+    Missed,
     Unproven,
 }
 
@@ -177,6 +183,8 @@ impl Heartbeat {
         Some(match self.news.take()? {
             News::Sent => HeartbeatEvent::Sent,
             News::Answered => HeartbeatEvent::Answered { round_trip: self.round_trip()? },
+            News::AnsweredLate => HeartbeatEvent::AnsweredLate,
+            News::Missed => HeartbeatEvent::Missed,
             News::Unproven => HeartbeatEvent::Unproven,
         })
     }
@@ -222,10 +230,13 @@ impl Heartbeat {
             if matches!(self.beat, Beat::Queued { .. }) {
                 // It left, though its transport always held back something behind it and never said so.
                 self.sent = self.sent.saturating_add(1);
+                self.news = Some(News::Sent);
             }
             if matches!(self.beat, Beat::Queued { .. } | Beat::Sent { .. }) {
                 self.settle(config, now);
             }
+        } else {
+            self.news.get_or_insert(News::AnsweredLate);
         }
         true
     }

@@ -85,15 +85,18 @@ impl Session {
             self.relay.take_held(side, &mut chunk[at..HELD]);
         }
         self.relay.arrived(side, length, now);
+        let before = self.relay.leg(side).scanner.tally();
         let end = HELD + length;
         while at < end {
             let step = self.relay.receive(side, &chunk[at..end], now);
             if !step.pass.is_empty() {
+                self.facts.meter.passed(side.other(), step.passed);
                 self.send(side.other(), &chunk[at + step.pass.start..at + step.pass.end], cx, now);
             }
             at += step.used;
             self.send_controls(cx, now);
         }
+        self.facts.meter.received(side, length, self.relay.leg(side).scanner.tally().since(before));
         self.tell_heartbeat(side);
     }
 
@@ -108,6 +111,7 @@ impl Session {
     fn send_due_controls(&mut self, cx: &mut Context<'_>, now: Instant) {
         for side in Side::BOTH {
             while let Some(frame) = self.relay.take_control(side, now, rand::random) {
+                self.facts.meter.controlled(side);
                 self.send(side, frame.bytes(), cx, now);
             }
         }
@@ -126,6 +130,7 @@ impl Session {
                     Poll::Pending => break,
                     Poll::Ready(Ok(taken)) => {
                         self.relay.sent(side, taken);
+                        self.facts.meter.sent(side, taken);
                         rest = &rest[taken..];
                     }
                     Poll::Ready(Err(error)) => return self.fail(side, &error, now),
@@ -155,6 +160,7 @@ impl Session {
                 Poll::Pending => break,
                 Poll::Ready(Ok(taken)) => {
                     self.relay.took(side, taken, now);
+                    self.facts.meter.sent(side, taken);
                     progress = true;
                 }
                 Poll::Ready(Err(error)) => {

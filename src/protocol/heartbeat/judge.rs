@@ -207,6 +207,7 @@ impl Heartbeat {
     /// What arrived but was not delivered to us yet still counts.
     fn look_once_more(&mut self, timeout: Duration, now: Moment) -> Result<(), Silent> {
         if std::mem::replace(&mut self.last_look, true) {
+            self.news = Some(News::Missed);
             return Err(Silent);
         }
         match &mut self.beat {
