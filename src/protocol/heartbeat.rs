@@ -6,28 +6,16 @@
 mod chance;
 mod config;
 mod judge;
+mod news;
 
 use super::moment::{Moment, nanos};
 pub use chance::Seed;
 pub use config::{HeartbeatConfig, HeartbeatKind, Liveness};
 use judge::Mark;
 pub use judge::{Answers, PathSample, Silent};
+pub use news::HeartbeatEvent;
+use news::News;
 use std::{num::NonZeroU64, time::Duration};
-
-/// Something worth telling: to a log, a histogram, a person who watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeartbeatEvent {
-    /// A ping (or an unsolicited pong) of ours left.
-    Sent,
-    /// Our newest ping was answered.
-    Answered { round_trip: Duration },
-    /// A ping of ours was answered, but a newer one has left since.
-    AnsweredLate,
-    /// The deadline passed without a sign of life: the session ends.
-    Missed,
-    /// The peer's TCP took our ping, but it never answered one: it is kept, unproven.
-    Unproven,
-}
 
 /// The bytes of a ping's payload: the secret and a counter.
 pub const PING_PAYLOAD: usize = 12;
@@ -58,16 +46,6 @@ pub struct Heartbeat {
     answered: u32,
     /// In nanoseconds, at least one.
     round_trip: Option<NonZeroU64>,
-}
-
-/// An event to be told; the round trip of an answer is kept beside it.
-#[derive(Clone, Copy, Debug)]
-enum News {
-    Sent,
-    Answered,
-    AnsweredLate,
-    Missed,
-    Unproven,
 }
 
 /// An unanswered ping of the application at the other end.
@@ -176,17 +154,6 @@ impl Heartbeat {
     #[must_use]
     pub fn asked(&self) -> Option<Moment> {
         self.asked
-    }
-
-    /// What happened since the last call.
-    pub fn take_event(&mut self) -> Option<HeartbeatEvent> {
-        Some(match self.news.take()? {
-            News::Sent => HeartbeatEvent::Sent,
-            News::Answered => HeartbeatEvent::Answered { round_trip: self.round_trip()? },
-            News::AnsweredLate => HeartbeatEvent::AnsweredLate,
-            News::Missed => HeartbeatEvent::Missed,
-            News::Unproven => HeartbeatEvent::Unproven,
-        })
     }
 
     /// Bytes arrived. They settle a ping that has left, unless only pongs count.

@@ -1,6 +1,6 @@
 //! When a deadline is due: dead, or only slow? TCP knows more than silence does.
 
-use super::{Beat, Heartbeat, HeartbeatConfig, HeartbeatKind, Liveness, News};
+use super::{Beat, Heartbeat, HeartbeatConfig, HeartbeatKind, Liveness, news::News};
 use crate::protocol::moment::Moment;
 use std::time::Duration;
 
