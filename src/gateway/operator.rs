@@ -30,6 +30,12 @@ impl Operator {
         self.meters.text(format, self.control.phase() != Phase::Serving)
     }
 
+    /// The counters behind them, for what changes a running gateway: it shows there what is configured now, and how that went.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
     /// To drain the gateway, or to cut it.
     #[must_use]
     pub fn control(&self) -> &Control {
