@@ -16,9 +16,10 @@ use crate::{
         bind::{BindError, Bound, ListenSocket, bind},
         handover,
         spread::{Arrival, Board},
-        tls::{TlsError, tls_config},
+        tls::{TlsError, expiry, tls_config},
     },
     log::verdict::VerdictLog,
+    metrics::{Meters, WorkerMeter},
     route::{Route, RouteConfig, Router},
     session::Outboxes,
     shutdown::{Control, DrainPlan, Drained, Share},
@@ -74,6 +75,7 @@ pub struct Gateway {
     board: Arc<Board>,
     /// To ask the workers, and to have them do something.
     reach: Workers,
+    meters: Arc<Meters>,
     workers: Vec<JoinHandle<Drained>>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
@@ -94,11 +96,14 @@ impl Gateway {
     /// As [`Gateway::start`].
     pub fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, StartError> {
         let workers = worker_count(&config);
-        let router = Arc::new(router(&config)?);
+        let meters = Meters::new(workers);
+        let router = Arc::new(router(&config, &meters)?);
         let tls = config.listeners.iter().map(server_config).collect::<Result<Vec<_>, _>>()?;
         let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
         let memory = config.gateway.memory_limit.map(|limit| memory_limit(limit, outboxes.clone()));
-        let admission = Admission::new(max_sessions(&config), memory);
+        let max_sessions = max_sessions(&config);
+        let admission = Admission::new(max_sessions, memory);
+        show(&config, max_sessions, &meters);
         let verdicts = Arc::new(VerdictLog::new(config.log.sessions));
         let refusals = Refusals::new();
         let plan = DrainPlan::of(&config);
@@ -109,10 +114,11 @@ impl Gateway {
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let mut gateway = Self { listeners, control, board, reach, workers: Vec::new(), _bound: Vec::new() };
+        let mut gateway = Self { listeners, control, board, reach, meters, workers: Vec::new(), _bound: Vec::new() };
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
+            let meter = &gateway.meters.workers()[index];
             let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref()));
             let setup = worker::Setup {
                 share: share(index, workers),
@@ -120,7 +126,8 @@ impl Gateway {
                 listeners: sockets.collect(),
                 hands,
                 intake,
-                edge: edge_of(&config, &router, &admission, &refusals),
+                edge: edge_of(&config, &router, &admission, &refusals, meter),
+                meter: Arc::clone(meter),
                 admission: Arc::clone(&admission),
                 outboxes,
                 verdicts: Arc::clone(&verdicts),
@@ -168,7 +175,7 @@ impl Gateway {
     /// To steer it and to ask about it, from any thread, while one waits for it.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::new(self.control.clone(), self.reach.clone())
+        Operator::new(self.control.clone(), self.reach.clone(), Arc::clone(&self.meters))
     }
 
     /// Begins to drain as `[gateway] drain` says, and returns at once.
@@ -249,11 +256,12 @@ fn edge_of(
     router: &Arc<Router>,
     admission: &Arc<Admission>,
     refusals: &Arc<Refusals>,
+    meter: &Arc<WorkerMeter>,
 ) -> Box<dyn FnOnce() -> Rc<Edge> + Send> {
     let (defaults, trusted) = (config.defaults.clone(), config.gateway.trusted_proxies.clone());
     let (router, admission, refusals) = (Arc::clone(router), Arc::clone(admission), Arc::clone(refusals));
-    let dials = Arc::new(Semaphore::new(worker::DIALS));
-    Box::new(move || Edge::new(defaults, trusted, router, admission, refusals, dials))
+    let (dials, meter) = (Arc::new(Semaphore::new(worker::DIALS)), Arc::clone(meter));
+    Box::new(move || Edge::new(defaults, trusted, router, admission, refusals, dials, meter))
 }
 
 fn memory_limit(limit: u64, outboxes: Vec<Outboxes>) -> MemoryLimit {
@@ -261,16 +269,24 @@ fn memory_limit(limit: u64, outboxes: Vec<Outboxes>) -> MemoryLimit {
     MemoryLimit { limit, held: Box::new(held) }
 }
 
-fn router(config: &Config) -> Result<Router, StartError> {
+fn router(config: &Config, meters: &Meters) -> Result<Router, StartError> {
     let mut upstreams = BTreeMap::new();
     for upstream in &config.upstreams {
-        upstreams.insert(upstream.name.as_str(), Upstream::new(upstream)?);
+        upstreams.insert(upstream.name.as_str(), Upstream::metered(upstream, meters)?);
     }
     let route = |route: &RouteConfig| match upstreams.get(route.upstream.as_str()) {
         Some(upstream) => Ok(Route { config: Arc::new(route.clone()), upstream: Arc::clone(upstream) }),
         None => Err(StartError::NoUpstream { route: route.name.clone(), upstream: route.upstream.clone() }),
     };
     Ok(Router::new(config.routes.iter().map(route).collect::<Result<_, _>>()?))
+}
+
+/// Has the figures tell of what is configured, too.
+fn show(config: &Config, max_sessions: usize, meters: &Meters) {
+    meters.show_limits(max_sessions, config.gateway.memory_limit);
+    meters.show_routes(config.routes.iter().map(|route| (route.name.as_str(), route.upstream.as_str())));
+    let files = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
+    meters.show_certificates(files.filter_map(expiry).collect());
 }
 
 fn server_config(listener: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {

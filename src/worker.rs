@@ -13,6 +13,7 @@ use crate::{
         tls::Acceptor,
     },
     log::verdict::VerdictLog,
+    metrics::WorkerMeter,
     session::{
         self, Observer, Opening, Outboxes, WorkerContext,
         pause::{PauseWatch, TICK},
@@ -48,6 +49,7 @@ pub(crate) struct Setup {
     pub(crate) hands: Hands,
     pub(crate) intake: Intake,
     pub(crate) edge: Box<dyn FnOnce() -> Rc<Edge> + Send>,
+    pub(crate) meter: Arc<WorkerMeter>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) outboxes: Outboxes,
     pub(crate) verdicts: Arc<VerdictLog>,
@@ -87,6 +89,7 @@ async fn live(setup: Setup) -> Drained {
         hands,
         intake,
         edge,
+        meter,
         admission,
         outboxes,
         verdicts,
@@ -102,7 +105,7 @@ async fn live(setup: Setup) -> Drained {
     }
     worker.take_over(intake, stopped);
     let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
-    let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat));
+    let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat, meter));
 
     let since = until_closing(&mut phase, &plan).await;
     admission.drain();
@@ -234,8 +237,9 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Ticks for as long as the worker lives: a late tick is a pause of the whole worker. Tells the board how busy it is.
-async fn watch(pause: Rc<PauseWatch>, seat: Seat) {
+/// Ticks for as long as the worker lives: a late tick is a pause of the whole worker. Tells the board and the meter how busy
+/// it is.
+async fn watch(pause: Rc<PauseWatch>, seat: Seat, meter: Arc<WorkerMeter>) {
     let mut ticks = interval_at(tokio::time::Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let metrics = Handle::current().metrics();
@@ -245,8 +249,10 @@ async fn watch(pause: Rc<PauseWatch>, seat: Seat) {
         let now = Instant::now();
         let total = metrics.worker_total_busy_duration(0);
         seat.tick(percent(total.saturating_sub(worked), now - last), now);
+        meter.show_busy(total);
         (last, worked) = (now, total);
         if let Some(paused) = pause.tick(now) {
+            meter.paused();
             tracing::warn!(
                 paused_ms = u64::try_from(paused.as_millis()).unwrap_or(u64::MAX),
                 pauses = pause.observe(now),

@@ -122,6 +122,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
         origin: None,
         local_port: None,
         permit,
+        meter: Arc::default(),
     };
     let opened = |socket| Opened { stream: Stream::Plain(Socket::Memory(socket)), early: Vec::new() };
     Opening { downstream: opened(downstream), upstream: opened(upstream), deflate: false, facts }

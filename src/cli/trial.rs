@@ -48,6 +48,10 @@ impl Observer for Printer {
             HeartbeatEvent::Answered { round_trip } => {
                 print(session, side.label(), format_args!("pong after {}", readable(round_trip)));
             }
+            HeartbeatEvent::AnsweredLate => {
+                print(session, side.label(), "pong to an earlier ping, after the next one left")
+            }
+            HeartbeatEvent::Missed => print(session, side.label(), "no answer within the time: the session ends"),
             HeartbeatEvent::Unproven => print(
                 session,
                 side.label(),

@@ -13,6 +13,7 @@ mod wiring;
 
 use crate::{
     listener::{Peer, accept::Connection, tls::Acceptor},
+    metrics::{HandshakeResult, TlsResult, WorkerMeter},
     route::{RouteOptions, Router},
     session::{Opened, Opening},
     transport::{Socket, Stream},
@@ -52,12 +53,13 @@ pub struct Edge {
     admission: Arc<Admission>,
     refusals: Arc<Refusals>,
     dials: Arc<Semaphore>,
+    meter: Arc<WorkerMeter>,
     patience: Duration,
 }
 
 impl Edge {
     /// `defaults` apply before a route is known. `dials` has a place for each handshake that may wait for a backend; give it
-    /// fewer than there are slots to accept into, so that refusals are answered while backends hang.
+    /// fewer than there are slots to accept into, so that refusals are answered while backends hang. `meter` is the worker's.
     #[must_use]
     pub fn new(
         defaults: RouteOptions,
@@ -66,11 +68,12 @@ impl Edge {
         admission: Arc<Admission>,
         refusals: Arc<Refusals>,
         dials: Arc<Semaphore>,
+        meter: Arc<WorkerMeter>,
     ) -> Rc<Self> {
         let once = |options: &RouteOptions| options.connect + options.handshake;
         let longest = router.matching_order().map(|route| once(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
-        Rc::new(Self { defaults, trusted_proxies, router, admission, refusals, dials, patience })
+        Rc::new(Self { defaults, trusted_proxies, router, admission, refusals, dials, meter, patience })
     }
 }
 
@@ -96,12 +99,16 @@ pub fn receive<'a>(
 }
 
 async fn secure(acceptor: &Acceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {
-    let error = match acceptor.accept(socket, edge.defaults.handshake).await {
+    let began = Instant::now();
+    let accepted = acceptor.accept(socket, edge.defaults.handshake).await;
+    let result = tls_result(&accepted);
+    edge.meter.tls().count(result, began.elapsed());
+    let error = match accepted {
         Ok(stream) => return Some(stream),
         Err(error) => error,
     };
     // A connection that ends before it says anything is a health check or a browser's spare one.
-    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+    if result == TlsResult::ClientLeft {
         tracing::debug!(client = service::peer_name(peer), %error, "the client left during the TLS handshake");
     } else {
         edge.refusals.record(&RefusedHandshake {
@@ -111,6 +118,15 @@ async fn secure(acceptor: &Acceptor, socket: Socket, peer: &Peer, edge: &Edge) -
         });
     }
     None
+}
+
+fn tls_result(accepted: &io::Result<Stream>) -> TlsResult {
+    match accepted.as_ref().map_err(io::Error::kind) {
+        Ok(_) => TlsResult::Accepted,
+        Err(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => TlsResult::ClientLeft,
+        Err(io::ErrorKind::TimedOut) => TlsResult::Timeout,
+        Err(_) => TlsResult::Failed,
+    }
 }
 
 /// Serves one connection until a handshake succeeds on it or it ends. Requests that are refused may be followed by others
@@ -151,9 +167,13 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Openin
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().into_inner();
     match (ended, visit.take_upgrade()) {
-        (Some(Ok(())), Some(upgrade)) => Some(opening(stream, &parts.read_buf, upgrade)),
+        (Some(Ok(())), Some(upgrade)) => {
+            upgrade.facts.meter.handshakes().accepted(upgrade.asked.elapsed());
+            Some(opening(stream, &parts.read_buf, upgrade))
+        }
         (Some(Err(_)) | None, Some(upgrade)) => {
             drop(stream);
+            upgrade.facts.meter.handshakes().count(HandshakeResult::ClientLeft);
             tracing::debug!("the client left between the backend's 101 and its own");
             farewell::to_backend(upgrade).await;
             None
@@ -166,7 +186,8 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Openin
             None
         }
         (None, None) if visit.waits_for_head() => {
-            visit.record(None, "the request head was not complete within `timeouts.handshake`".into());
+            let cause = "the request head was not complete within `timeouts.handshake`".into();
+            visit.record(HandshakeResult::HeadTimeout, None, cause);
             farewell::to_client(stream).await;
             None
         }
@@ -183,18 +204,19 @@ fn opening(stream: Stream, read_buf: &[u8], upgrade: Upgrade) -> Opening {
 
 /// Logs what hyper refused by itself.
 fn explain(error: &hyper::Error, visit: &Visit) {
-    let (status, cause) = if error.is_parse_too_large() {
+    let (result, status, cause) = if error.is_parse_too_large() {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        (Some(status), "the request head is larger than `limits.header` or has over 100 headers".into())
+        let cause = "the request head is larger than `limits.header` or has over 100 headers".into();
+        (HandshakeResult::HeadTooLarge, Some(status), cause)
     } else if error.is_parse_version_h2() {
-        (None, "HTTP/2 is not spoken here; WebSockets need HTTP/1.1".into())
+        (HandshakeResult::NotHttp, None, "HTTP/2 is not spoken here; WebSockets need HTTP/1.1".into())
     } else if error.is_parse() {
-        (Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
+        (HandshakeResult::NotHttp, Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
     } else if visit.busy() {
-        (None, "the client left before it was answered".into())
+        (HandshakeResult::ClientLeft, None, "the client left before it was answered".into())
     } else {
         tracing::debug!(%error, "a connection ended without a request");
         return;
     };
-    visit.record(status, cause);
+    visit.record(result, status, cause);
 }

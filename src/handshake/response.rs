@@ -3,6 +3,7 @@ use super::{
     admission::Denied,
     headers::{HopByHop, is_deflate, members, pass, remove_hop_by_hop},
 };
+use crate::metrics::HandshakeResult;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -60,6 +61,28 @@ impl Refusal {
             Self::Upstream { status, .. } => *status,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What it is counted as.
+    pub(super) fn result(&self) -> HandshakeResult {
+        match self {
+            Self::Method => HandshakeResult::Method,
+            Self::NotAnUpgrade(_) => HandshakeResult::NotAnUpgrade,
+            Self::Version => HandshakeResult::Version,
+            Self::Malformed(_) => HandshakeResult::Malformed,
+            Self::NoRoute => HandshakeResult::NoRoute,
+            Self::Origin => HandshakeResult::Origin,
+            Self::Denied(Denied::Draining) => HandshakeResult::Draining,
+            Self::Denied(Denied::Full) => HandshakeResult::Full,
+            Self::Denied(Denied::Memory) => HandshakeResult::Memory,
+            Self::Denied(Denied::Address) => HandshakeResult::AddressLimit,
+            Self::Upstream { status: StatusCode::GATEWAY_TIMEOUT, .. } => HandshakeResult::BackendTimeout,
+            Self::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => HandshakeResult::NoBackend,
+            Self::Upstream { .. } => HandshakeResult::BackendFailed,
+            Self::Overloaded => HandshakeResult::Overloaded,
+            Self::TimedOut => HandshakeResult::Timeout,
+            Self::Internal => HandshakeResult::Internal,
         }
     }
 

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     listener::Peer,
+    metrics::{HandshakeResult, Meter},
     route::{Route, RouteConfig},
     session::{ClientAddress, Facts, Opened},
     upstream::{Accepted, Answer, OpenError, Refused, UpstreamRequest},
@@ -52,6 +53,8 @@ pub(super) struct Upgrade {
     pub(super) upstream: Opened,
     pub(super) deflate: bool,
     pub(super) facts: Facts,
+    /// When the request had come.
+    pub(super) asked: Instant,
 }
 
 /// One client connection before it is a session: what its requests, one after the other, are answered from.
@@ -73,6 +76,8 @@ struct About {
     uri: Option<Uri>,
     id: Option<HeaderValue>,
     route: Option<Arc<RouteConfig>>,
+    /// Where handshakes with that route are counted.
+    meter: Option<Arc<Meter>>,
     backend: Option<String>,
 }
 
@@ -117,9 +122,10 @@ impl Visit {
         self.upgrade.take()
     }
 
-    /// Logs that the request at hand was refused.
-    pub(super) fn record(&self, status: Option<StatusCode>, cause: Cow<'static, str>) {
+    /// Counts and logs that the request at hand was refused.
+    pub(super) fn record(&self, result: HandshakeResult, status: Option<StatusCode>, cause: Cow<'static, str>) {
         let about = self.about.borrow();
+        about.meter.as_ref().map_or(self.edge.meter.strangers(), |meter| meter.handshakes()).count(result);
         self.edge.refusals.record(&RefusedHandshake {
             status,
             cause,
@@ -133,7 +139,7 @@ impl Visit {
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response<Body> {
-        self.record(Some(refusal.status()), refusal.cause());
+        self.record(refusal.result(), Some(refusal.status()), refusal.cause());
         self.speller.arm();
         refusal.response()
     }
@@ -163,13 +169,15 @@ impl Visit {
 
     /// The heart: one request, one answer.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let asked = Instant::now();
         let (head, body) = request.into_parts();
         let provenance = Provenance::find(&self.peer, &self.edge.trusted_proxies, &head.headers);
         self.about.borrow_mut().client = provenance.client;
         let request = UpgradeRequest::parse(head, !body.is_end_stream())?;
         let found = self.edge.router.find(&request.host, request.target.path());
         let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
-        self.about.borrow_mut().route = Some(Arc::clone(&route.config));
+        let meter = self.edge.meter.route(&route.config.name, &route.config.upstream);
+        self.know(&route.config, &meter);
         if !route.config.allows_origin(request.origin.as_deref()) {
             return Err(Refusal::Origin);
         }
@@ -185,18 +193,25 @@ impl Visit {
             Answer::Accepted(accepted) => accepted,
             Answer::Refused(Refused { response, backend }) => {
                 self.about.borrow_mut().backend = Some(backend.name.clone());
-                self.record(Some(response.status()), "the backend refused".into());
+                let status = Some(response.status());
+                self.record(HandshakeResult::BackendRefused, status, "the backend refused".into());
                 return Ok(passed_on(response));
             }
         };
         let Accepted { stream, early, head, lease, local_port } = accepted;
         let client = ClientAddress(provenance.client);
         let config = Arc::clone(&route.config);
-        let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, permit };
-        let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts };
+        let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, permit, meter };
+        let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts, asked };
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();
         Ok(switching(head, &key))
+    }
+
+    fn know(&self, route: &Arc<RouteConfig>, meter: &Arc<Meter>) {
+        let mut about = self.about.borrow_mut();
+        about.route = Some(Arc::clone(route));
+        about.meter = Some(Arc::clone(meter));
     }
 
     async fn ask(&self, route: &Route, head: http::request::Parts) -> Result<Answer, Refusal> {

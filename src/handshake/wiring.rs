@@ -102,7 +102,8 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
-    let edge = Edge::new(defaults, Vec::new(), router, Arc::clone(&admission), Refusals::new(), Arc::new(dials));
+    let (refusals, dials) = (Refusals::new(), Arc::new(dials));
+    let edge = Edge::new(defaults, Vec::new(), router, Arc::clone(&admission), refusals, dials, Arc::default());
     Gate { edge, admission }
 }
 

@@ -1,6 +1,7 @@
 //! TLS on listeners: certificates, the choice by server name, and the handshake under its deadline.
 use super::{CertificateFiles, ListenerTls, TlsVersion};
 use crate::{
+    metrics::CertificateExpiry,
     pem::{self, PemError},
     transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream},
 };
@@ -134,6 +135,14 @@ fn names(certified: &CertifiedKey, file: &Path) -> Result<Vec<String>, TlsError>
         None => parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok()).collect(),
     };
     Ok(names.into_iter().map(|name| name.trim_start_matches('*').to_ascii_lowercase()).collect())
+}
+
+/// Until when the certificate in these files is valid; `None`: there is none that can be read.
+#[must_use]
+pub fn expiry(files: &CertificateFiles) -> Option<CertificateExpiry> {
+    let chain = pem::read_chain(&files.certificate).ok()?;
+    let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+    Some(CertificateExpiry { file: files.certificate.clone(), not_after: leaf.validity().not_after.timestamp() })
 }
 
 /// One worker's side of a TLS listener.

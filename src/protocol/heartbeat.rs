@@ -6,24 +6,16 @@
 mod chance;
 mod config;
 mod judge;
+mod news;
 
 use super::moment::{Moment, nanos};
 pub use chance::Seed;
 pub use config::{HeartbeatConfig, HeartbeatKind, Liveness};
 use judge::Mark;
 pub use judge::{Answers, PathSample, Silent};
+pub use news::HeartbeatEvent;
+use news::News;
 use std::{num::NonZeroU64, time::Duration};
-
-/// Something worth telling: to a log, a histogram, a person who watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeartbeatEvent {
-    /// A ping (or an unsolicited pong) of ours left.
-    Sent,
-    /// Our newest ping was answered.
-    Answered { round_trip: Duration },
-    /// The peer's TCP took our ping, but it never answered one: it is kept, unproven.
-    Unproven,
-}
 
 /// The bytes of a ping's payload: the secret and a counter.
 pub const PING_PAYLOAD: usize = 12;
@@ -54,14 +46,6 @@ pub struct Heartbeat {
     answered: u32,
     /// In nanoseconds, at least one.
     round_trip: Option<NonZeroU64>,
-}
-
-/// An event to be told; the round trip of an answer is kept beside it.
-#[derive(Clone, Copy, Debug)]
-enum News {
-    Sent,
-    Answered,
-    Unproven,
 }
 
 /// An unanswered ping of the application at the other end.
@@ -172,15 +156,6 @@ impl Heartbeat {
         self.asked
     }
 
-    /// What happened since the last call.
-    pub fn take_event(&mut self) -> Option<HeartbeatEvent> {
-        Some(match self.news.take()? {
-            News::Sent => HeartbeatEvent::Sent,
-            News::Answered => HeartbeatEvent::Answered { round_trip: self.round_trip()? },
-            News::Unproven => HeartbeatEvent::Unproven,
-        })
-    }
-
     /// Bytes arrived. They settle a ping that has left, unless only pongs count.
     #[inline]
     pub fn on_bytes(&mut self, config: &HeartbeatConfig, now: Moment) {
@@ -222,10 +197,13 @@ impl Heartbeat {
             if matches!(self.beat, Beat::Queued { .. }) {
                 // It left, though its transport always held back something behind it and never said so.
                 self.sent = self.sent.saturating_add(1);
+                self.news = Some(News::Sent);
             }
             if matches!(self.beat, Beat::Queued { .. } | Beat::Sent { .. }) {
                 self.settle(config, now);
             }
+        } else {
+            self.news.get_or_insert(News::AnsweredLate);
         }
         true
     }

@@ -85,6 +85,26 @@ impl Control {
     }
 }
 
+/// How many frames and data messages became whole: since the beginning, modulo 2^32, or since an earlier tally.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Control frames too.
+    pub frames: u32,
+    pub messages: u32,
+}
+
+impl Tally {
+    /// What came after `earlier`.
+    #[inline]
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            frames: self.frames.wrapping_sub(earlier.frames),
+            messages: self.messages.wrapping_sub(earlier.messages),
+        }
+    }
+}
+
 /// The state between chunks.
 #[derive(Debug, Default)]
 pub struct Scanner {
@@ -100,6 +120,8 @@ pub struct Scanner {
     size: u64,
     held: Option<Box<Snippet>>,
     messages: u64,
+    /// Frames that ended no data message, modulo 2^32: fragments but the last, and control frames.
+    others: u32,
 }
 
 impl Scanner {
@@ -107,6 +129,14 @@ impl Scanner {
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.messages
+    }
+
+    /// Frames and data messages that arrived whole.
+    #[inline]
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let messages = self.messages as u32;
+        Tally { frames: messages.wrapping_add(self.others), messages }
     }
 
     /// Whether what passed ends inside a data frame.
@@ -177,7 +207,7 @@ impl Scanner {
                 Err(violation) => return Scan { at, stop: Stop::Violation(violation) },
             };
             if header.opcode.is_control() {
-                return Self::control(header, at, rest.len());
+                return self.control(header, at, rest.len());
             }
             if let Err(violation) = self.begin(rules, header) {
                 return self.refuse(violation, Some(at), from);
@@ -253,11 +283,12 @@ impl Scanner {
         at
     }
 
-    fn control(header: Header, at: usize, available: usize) -> Scan {
+    fn control(&mut self, header: Header, at: usize, available: usize) -> Scan {
         let size = header.size + header.length as usize;
         if available < size {
             return Scan { at, stop: Stop::Partial };
         }
+        self.others = self.others.wrapping_add(1);
         let control = Control { opcode: header.opcode, mask: header.mask, payload: (at + header.size, at + size) };
         Scan { at, stop: Stop::Control(control) }
     }
@@ -331,6 +362,7 @@ impl Scanner {
     #[inline]
     fn finish(&mut self) -> Result<(), Violation> {
         if !self.fin {
+            self.others = self.others.wrapping_add(1);
             return Ok(());
         }
         if self.message == Message::Text {

@@ -22,7 +22,7 @@ use crate::protocol::{
     leg::{Finish, Input, Leg, Output},
     moment::{Clock, Moment},
     outbox::Outbox,
-    scanner::{Control, Rules, Stop},
+    scanner::{Control, Rules, Stop, Tally},
     violation::Violation,
 };
 use closing::Ending;
@@ -35,6 +35,8 @@ pub struct Step {
     pub used: usize,
     /// The part of them that goes to the other leg, before anything else does.
     pub pass: Range<usize>,
+    /// Frames and messages that end in `pass`.
+    pub passed: Tally,
 }
 
 /// Two legs and the rules between them. Within, times are moments of its clock. They go in and out as instants, but where a frame
@@ -127,9 +129,8 @@ impl Relay {
     /// Scans a chunk (held bytes first) as far as one stretch of it passes. The caller sends `pass` on, then what
     /// `take_control` gives, and comes back with the rest of the chunk until all of it is used.
     pub fn receive(&mut self, side: Side, chunk: &[u8], now: Moment) -> Step {
-        let used_up = Step { used: chunk.len(), pass: 0..0 };
         if self.legs[side].input != Input::Open {
-            return used_up;
+            return Step { used: chunk.len(), pass: 0..0, passed: Tally::default() };
         }
         let crosses = self.legs[side.other()].accepts_data();
         let to_boundary = self.legs[side.other()].control_due(&self.config.heartbeat[side.other()], now);
@@ -142,7 +143,7 @@ impl Relay {
             // acknowledgement apart, are no slow sender.
             leg.sender.forget();
         }
-        if crosses { step } else { Step { pass: 0..0, ..step } }
+        if crosses { step } else { Step { pass: 0..0, passed: Tally::default(), ..step } }
     }
 
     /// What this leg's scanner lets pass.
@@ -159,6 +160,11 @@ impl Relay {
 
     fn scan(&mut self, side: Side, chunk: &[u8], to_boundary: bool, now: Moment) -> Step {
         let rules = self.rules(side);
+        let before = self.legs[side].scanner.tally();
+        let step = |relay: &Self, used, end| {
+            let passed = relay.legs[side].scanner.tally().since(before);
+            Step { used, pass: 0..end, passed }
+        };
         let mut at = 0;
         loop {
             let scan = self.legs[side].scanner.scan(&rules, chunk, at, to_boundary);
@@ -166,25 +172,27 @@ impl Relay {
                 self.last_data = now;
             }
             match scan.stop {
-                Stop::End | Stop::Boundary => return Step { used: scan.at, pass: 0..scan.at },
+                Stop::End | Stop::Boundary => return step(self, scan.at, scan.at),
                 Stop::Partial => {
                     self.legs[side].scanner.hold(&chunk[scan.at..]);
-                    return Step { used: chunk.len(), pass: 0..scan.at };
+                    return step(self, chunk.len(), scan.at);
                 }
                 Stop::Violation(violation) => {
                     self.violated(side, violation, now);
-                    return Step { used: chunk.len(), pass: 0..scan.at };
+                    return step(self, chunk.len(), scan.at);
                 }
                 Stop::Control(control) => {
                     if !self.control(side, control, chunk, now) {
-                        return Step { used: control.end(), pass: 0..scan.at };
+                        let mut step = step(self, control.end(), scan.at);
+                        step.passed.frames -= 1;
+                        return step;
                     }
                     at = control.end();
                     if self.legs[side].input != Input::Open {
-                        return Step { used: chunk.len(), pass: 0..at };
+                        return step(self, chunk.len(), at);
                     }
                     if to_boundary {
-                        return Step { used: at, pass: 0..at };
+                        return step(self, at, at);
                     }
                 }
             }

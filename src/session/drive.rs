@@ -44,7 +44,7 @@ pub(super) struct Session {
     /// The worker's pauses seen so far.
     pauses: u32,
     /// What this session's outboxes have been counted as.
-    counted: u64,
+    counted: PerSide<u32>,
     pub(super) reported: bool,
     panicked: bool,
     membership: Membership,
@@ -112,6 +112,7 @@ impl Session {
     pub(super) fn new(opening: Opening, context: Rc<WorkerContext>) -> Self {
         let now = Instant::now();
         let Opening { downstream, upstream, deflate, facts } = opening;
+        facts.meter.began();
         let seed = || Seed { secret: rand::random(), jitter: rand::random() };
         let seeds = PerSide { downstream: seed(), upstream: seed() };
         let relay = Relay::new(facts.route.options.relay.clone(), deflate, seeds, now);
@@ -120,7 +121,7 @@ impl Session {
             armed: Moment::START,
             registered: false,
             pauses: context.pause.observe(now),
-            counted: 0,
+            counted: PerSide::default(),
             reported: false,
             panicked: false,
             membership: context.registry.enter(),
@@ -180,7 +181,7 @@ impl Session {
         if !self.reported && self.relay.is_ending() {
             self.report();
         }
-        if self.reported && Side::BOTH.into_iter().all(|side| settled(self.relay.leg(side))) {
+        if self.is_settled() {
             self.membership.settle();
         }
         if self.relay.is_done() {
@@ -205,8 +206,18 @@ impl Session {
 
     fn obey(&mut self, order: Order, now: Instant) {
         match order {
-            Order::End { reason, code } => self.relay.end(reason, code, now),
-            Order::Cut => self.relay.cut(EndReason::Draining, now),
+            Order::End { reason, code } => {
+                if reason == EndReason::Draining {
+                    self.facts.meter.told();
+                }
+                self.relay.end(reason, code, now);
+            }
+            Order::Cut => {
+                if !self.is_settled() {
+                    self.facts.meter.cut();
+                }
+                self.relay.cut(EndReason::Draining, now);
+            }
         }
     }
 
@@ -255,6 +266,11 @@ impl Session {
         true
     }
 
+    /// Whether the verdict is told and both closing handshakes are over.
+    fn is_settled(&self) -> bool {
+        self.reported && Side::BOTH.into_iter().all(|side| settled(self.relay.leg(side)))
+    }
+
     /// Bytes that arrived on both legs so far.
     fn received(&self) -> u64 {
         self.relay.leg(Side::Downstream).received + self.relay.leg(Side::Upstream).received
@@ -262,13 +278,21 @@ impl Session {
 
     /// Keeps the worker's count of waiting bytes right.
     fn account(&mut self) {
-        let waiting: u64 = Side::BOTH.into_iter().map(|side| self.relay.outbox(side).len() as u64).sum();
-        if waiting != self.counted {
-            // One of the two is zero.
-            self.context.outboxes.fetch_add(waiting.saturating_sub(self.counted), Ordering::Relaxed);
-            self.context.outboxes.fetch_sub(self.counted.saturating_sub(waiting), Ordering::Relaxed);
-            self.counted = waiting;
+        for side in Side::BOTH {
+            let waiting = u32::try_from(self.relay.outbox(side).len()).unwrap_or(u32::MAX);
+            if waiting != self.counted[side] {
+                self.recount(side, waiting);
+            }
         }
+    }
+
+    #[cold]
+    fn recount(&mut self, side: Side, waiting: u32) {
+        let (before, now) = (std::mem::replace(&mut self.counted[side], waiting).into(), waiting.into());
+        self.facts.meter.waits(side, before, now);
+        // One of the two is zero.
+        self.context.outboxes.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        self.context.outboxes.fetch_sub(before.saturating_sub(now), Ordering::Relaxed);
     }
 
     /// Sets the timer if it would come too late; a deadline that has moved on is found when it fires.
@@ -310,6 +334,11 @@ fn give_way(cx: &mut Context<'_>) {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.context.outboxes.fetch_sub(self.counted, Ordering::Relaxed);
+        for side in Side::BOTH {
+            if self.counted[side] > 0 {
+                self.recount(side, 0);
+            }
+        }
+        self.facts.meter.left();
     }
 }

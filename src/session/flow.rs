@@ -81,15 +81,18 @@ impl Session {
             self.relay.take_held(side, &mut chunk[at..HELD]);
         }
         self.relay.arrived(side, length, now.moment);
+        let before = self.relay.leg(side).scanner.tally();
         let end = HELD + length;
         while at < end {
             let step = self.relay.receive(side, &chunk[at..end], now.moment);
             if !step.pass.is_empty() {
+                self.facts.meter.passed(side.other(), step.passed);
                 self.send(side.other(), &chunk[at + step.pass.start..at + step.pass.end], cx, now.instant);
             }
             at += step.used;
             self.send_controls(cx, now.instant);
         }
+        self.facts.meter.received(side, length, self.relay.leg(side).scanner.tally().since(before));
         self.tell_heartbeat(side);
     }
 
@@ -104,6 +107,7 @@ impl Session {
     fn send_due_controls(&mut self, cx: &mut Context<'_>, now: Instant) {
         for side in Side::BOTH {
             while let Some(frame) = self.relay.take_control(side, now, rand::random) {
+                self.facts.meter.controlled(side);
                 self.send(side, frame.bytes(), cx, now);
             }
         }
@@ -122,6 +126,7 @@ impl Session {
                     Poll::Pending => break,
                     Poll::Ready(Ok(taken)) => {
                         self.relay.sent(side, taken);
+                        self.facts.meter.sent(side, taken);
                         rest = &rest[taken..];
                     }
                     Poll::Ready(Err(error)) => return self.fail(side, &error, now),
@@ -151,6 +156,7 @@ impl Session {
                 Poll::Pending => break,
                 Poll::Ready(Ok(taken)) => {
                     self.relay.took(side, taken, now);
+                    self.facts.meter.sent(side, taken);
                     progress = true;
                 }
                 Poll::Ready(Err(error)) => {

@@ -11,7 +11,7 @@ mod timer;
 pub mod verdict;
 
 use crate::{
-    handshake::admission::Permit, protocol::heartbeat::HeartbeatEvent, relay::Side, route::RouteConfig,
+    handshake::admission::Permit, metrics::Meter, protocol::heartbeat::HeartbeatEvent, relay::Side, route::RouteConfig,
     transport::Stream, upstream::Lease,
 };
 use drive::Session;
@@ -66,6 +66,8 @@ pub struct Facts {
     pub local_port: Option<u16>,
     /// Given back when the session ends.
     pub permit: Permit,
+    /// Where its worker counts what the sessions of its route do.
+    pub meter: Arc<Meter>,
 }
 
 /// Where a client connects from: nowhere that has an address, on a Unix socket.

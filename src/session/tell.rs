@@ -17,6 +17,8 @@ impl Session {
 
     #[cold]
     pub(super) fn heartbeat_event(&mut self, side: Side, event: HeartbeatEvent) {
+        let timeout = self.facts.route.options.relay.heartbeat[side].ping_timeout;
+        self.facts.meter.heartbeat(side, event, timeout);
         let backend = self.facts.lease.backend();
         match (side, event) {
             (Side::Upstream, HeartbeatEvent::Answered { .. }) => backend.prove(),
@@ -32,7 +34,8 @@ impl Session {
                     );
                 }
             }
-            (Side::Upstream, HeartbeatEvent::Sent) | (Side::Downstream, _) => {}
+            (Side::Upstream, HeartbeatEvent::Sent | HeartbeatEvent::AnsweredLate | HeartbeatEvent::Missed)
+            | (Side::Downstream, _) => {}
         }
         if let Some(observer) = &self.context.heartbeat {
             observer(&self.facts.id, side, event);
@@ -57,6 +60,13 @@ impl Session {
                  heartbeat.upstream.ping_interval = \"off\""
             );
         }
-        (self.context.report)(Verdict::of(&self.facts, &self.relay, outcome, self.relay.started().elapsed()));
+        let verdict = Verdict::of(&self.facts, &self.relay, outcome, self.relay.started().elapsed());
+        let meter = &self.facts.meter;
+        meter.ended(verdict.reason, verdict.duration);
+        for side in Side::BOTH {
+            meter.closed(side, verdict.legs[side].code_received, verdict.legs[side].code_sent);
+        }
+        backend.meter().ended(verdict.reason);
+        (self.context.report)(verdict);
     }
 }

@@ -1,5 +1,6 @@
 //! One backend at run time, and a session's hold on it.
 use super::{BackendAddress, health::Health};
+use crate::metrics::BackendMeter;
 use std::{
     fmt,
     sync::{
@@ -19,14 +20,22 @@ pub struct Backend {
     sessions: AtomicUsize,
     proven: AtomicBool,
     warned: AtomicBool,
+    meter: Arc<BackendMeter>,
     pub(super) health: Health,
 }
 
 impl Backend {
-    /// A backend of a pool, without sessions and thought to be well.
+    /// A backend of a pool, without sessions and thought to be well, whose figures nobody reads.
     #[must_use]
     pub fn new(upstream: &str, address: BackendAddress) -> Self {
+        Self::metered(upstream, address, |_| Arc::default())
+    }
+
+    /// The same, counted where `meter` says for its name.
+    #[must_use]
+    pub fn metered(upstream: &str, address: BackendAddress, meter: impl FnOnce(&str) -> Arc<BackendMeter>) -> Self {
         Self {
+            meter: meter(&address.to_string()),
             name: address.to_string(),
             upstream: upstream.to_owned(),
             address,
@@ -41,6 +50,12 @@ impl Backend {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Where it is counted what it does.
+    #[must_use]
+    pub fn meter(&self) -> &BackendMeter {
+        &self.meter
     }
 
     /// Whether any of its sessions ever answered one of our pings.
@@ -71,6 +86,7 @@ impl Lease {
     #[must_use]
     pub fn new(backend: Arc<Backend>) -> Self {
         backend.sessions.fetch_add(1, Ordering::Relaxed);
+        backend.meter.held();
         Self { backend }
     }
 
@@ -83,6 +99,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.backend.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.backend.meter.released();
     }
 }
 

@@ -1,6 +1,7 @@
 //! A connected stream to one backend.
 use super::{BackendAddress, echo, resolve::Resolver, tls::server_name};
 use crate::{
+    metrics::DialFailure,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     transport::{Backstop, Socket, Stream, tune},
 };
@@ -41,6 +42,16 @@ impl DialError {
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
             ),
             Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
+        }
+    }
+
+    /// What it is counted as.
+    pub(super) fn label(&self) -> DialFailure {
+        match self {
+            Self::Resolve { .. } => DialFailure::Resolve,
+            Self::Connect { .. } => DialFailure::Connect,
+            Self::Tls { .. } => DialFailure::Tls,
+            Self::Timeout { .. } => DialFailure::ConnectTimeout,
         }
     }
 

@@ -9,6 +9,7 @@ use super::{
     seconds, tls,
 };
 use crate::{
+    metrics::{DialFailure, Meters},
     route::{HostHeader, RouteOptions},
     transport::Stream,
 };
@@ -104,6 +105,19 @@ impl Failure {
         }
     }
 
+    /// What it is counted as.
+    fn label(&self) -> DialFailure {
+        if self.is_ours() {
+            return DialFailure::Own;
+        }
+        match self {
+            Self::Dial(error) => error.label(),
+            Self::Handshake(_) => DialFailure::Handshake,
+            Self::Timeout(_) => DialFailure::AnswerTimeout,
+            Self::Answered(_) => DialFailure::Unavailable,
+        }
+    }
+
     fn is_ours(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_ours(),
@@ -121,7 +135,17 @@ impl Upstream {
     /// # Errors
     /// It has `wss` backends, and the authorities to trust cannot be read.
     pub fn new(config: &UpstreamConfig) -> Result<Arc<Self>, UpstreamTlsError> {
-        let backends = config.servers.iter().map(|address| Backend::new(&config.name, address.clone()));
+        Self::metered(config, &Meters::new(0))
+    }
+
+    /// The same, with its backends counted among `meters`.
+    ///
+    /// # Errors
+    /// As [`Upstream::new`].
+    pub fn metered(config: &UpstreamConfig, meters: &Meters) -> Result<Arc<Self>, UpstreamTlsError> {
+        let backends = config.servers.iter().map(|address| {
+            Backend::metered(&config.name, address.clone(), |backend| meters.backend(&config.name, backend))
+        });
         Ok(Arc::new(Self {
             name: config.name.clone(),
             backends: backends.map(Arc::new).collect(),
@@ -158,6 +182,7 @@ impl Upstream {
         let mut answered = None;
         while let Some(index) = self.choose(&tried, began, options) {
             tried[index] = true;
+            self.backends[index].meter().dialled();
             let last = tried.iter().all(|tried| *tried);
             let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
             let backend = &self.backends[index];
@@ -205,6 +230,7 @@ impl Upstream {
     }
 
     fn succeeded(&self, backend: &Backend) {
+        backend.meter().show_up(true);
         match backend.health.succeeded() {
             Change::Up => tracing::info!(upstream = self.name, backend = backend.name, "backend is back"),
             Change::None | Change::Down(_) => {}
@@ -212,9 +238,11 @@ impl Upstream {
     }
 
     fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
+        backend.meter().failed(failure.label());
         if failure.is_ours() {
             return;
         }
+        backend.meter().show_up(false);
         match backend.health.failed(start, Instant::now(), self.fail_timeout) {
             Change::Down(alone) => tracing::warn!(
                 upstream = self.name,

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every helper has a user in every set of tests")]
 use pulsegate::{
     config::{self, Config},
-    gateway::{Ended, Gateway, Load, Observer},
+    gateway::{Ended, Gateway, Load, Observer, Operator},
     listener::ListenAddress,
     protocol::heartbeat::HeartbeatEvent,
     relay::Side,
@@ -113,6 +113,19 @@ impl Running {
 
     pub(crate) fn control(&self) -> Control {
         self.gateway.control()
+    }
+
+    pub(crate) fn operator(&self) -> Operator {
+        self.gateway.operator()
+    }
+
+    /// The addresses of all TCP listeners.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let tcp = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        };
+        self.gateway.addresses().filter_map(tcp).collect()
     }
 
     /// What each worker has to do.

@@ -8,6 +8,7 @@ use super::{
 use futures_util::FutureExt;
 use pulsegate::{
     handshake::admission::Admission,
+    metrics::Meter,
     protocol::heartbeat::HeartbeatEvent,
     relay::{PerSide, Side},
     route::{HostHeader, HostPattern, RouteConfig, RouteOptions},
@@ -71,7 +72,9 @@ impl Tally {
         match event {
             HeartbeatEvent::Sent => {}
             HeartbeatEvent::Answered { .. } => self.answered.set(self.answered.get() + 1),
-            HeartbeatEvent::Unproven => self.wrong.set(self.wrong.get() + 1),
+            HeartbeatEvent::AnsweredLate | HeartbeatEvent::Missed | HeartbeatEvent::Unproven => {
+                self.wrong.set(self.wrong.get() + 1)
+            }
         }
     }
 
@@ -159,6 +162,7 @@ struct Common {
     route: Arc<RouteConfig>,
     backend: Arc<Backend>,
     admission: Arc<Admission>,
+    meter: Arc<Meter>,
 }
 
 impl Common {
@@ -177,6 +181,7 @@ impl Common {
             route: Arc::new(route),
             backend: Arc::new(Backend::new("pool", BackendAddress::Echo)),
             admission: Admission::new(plan.count, None),
+            meter: Arc::default(),
         }
     }
 
@@ -191,6 +196,7 @@ impl Common {
             origin: None,
             local_port: None,
             permit: self.admission.admit(&self.route, None).unwrap(),
+            meter: Arc::clone(&self.meter),
         };
         Opening { downstream: opened(downstream), upstream: opened(upstream), deflate: false, facts }
     }

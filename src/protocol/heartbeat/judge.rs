@@ -1,6 +1,6 @@
 //! When a deadline is due: dead, or only slow? TCP knows more than silence does.
 
-use super::{Beat, Heartbeat, HeartbeatConfig, HeartbeatKind, Liveness, News};
+use super::{Beat, Heartbeat, HeartbeatConfig, HeartbeatKind, Liveness, news::News};
 use crate::protocol::moment::Moment;
 use std::time::Duration;
 
@@ -208,6 +208,7 @@ impl Heartbeat {
     /// What arrived but was not delivered to us yet still counts.
     fn look_once_more(&mut self, timeout: Duration, now: Moment) -> Result<(), Silent> {
         if std::mem::replace(&mut self.last_look, true) {
+            self.news = Some(News::Missed);
             return Err(Silent);
         }
         match &mut self.beat {

@@ -139,7 +139,9 @@ fn a_silent_peer_is_found_in_time_and_after_a_last_look() {
     let last_sign = rig.now;
     rig.ping();
     rig.tick().unwrap();
+    rig.heart.take_event();
     assert_eq!(rig.tick(), Err(Silent));
+    assert_eq!(rig.heart.take_event(), Some(HeartbeatEvent::Missed));
     let took = rig.now - last_sign;
     assert!(took <= Duration::from_millis(30_010), "{took:?}");
 }
@@ -191,7 +193,9 @@ fn strict_liveness_does_not_take_an_earlier_pings_pong() {
     let first = rig.ping();
     rig.heart.resume(rig.now);
     let second = rig.ping();
+    rig.heart.take_event();
     assert!(rig.pong(&first), "ours: swallowed");
+    assert_eq!(rig.heart.take_event(), Some(HeartbeatEvent::AnsweredLate));
     assert_eq!(rig.next(), 10.0);
     assert!(rig.pong(&second));
     assert_eq!(rig.next(), 20.0);

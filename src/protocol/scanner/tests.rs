@@ -15,35 +15,69 @@ fn passed(rules: Rules, bytes: &[u8], size: usize) -> (Vec<u8>, Option<Violation
     let mut scanner = Scanner::default();
     let mut out = Vec::new();
     for piece in bytes.chunks(size) {
-        let mut chunk = vec![0; 256 + piece.len()];
-        let held = scanner.take_held(&mut chunk);
-        chunk[held..held + piece.len()].copy_from_slice(piece);
-        chunk.truncate(held + piece.len());
-        let mut from = 0;
-        loop {
-            let scan = scanner.scan(&rules, &chunk, from, false);
-            out.extend_from_slice(&chunk[from..scan.at]);
-            match scan.stop {
-                Stop::End | Stop::Boundary => break,
-                Stop::Partial => {
-                    scanner.hold(&chunk[scan.at..]);
-                    break;
-                }
-                Stop::Control(control) => {
-                    out.extend_from_slice(&chunk[scan.at..control.end()]);
-                    from = control.end();
-                }
-                Stop::Violation(violation) => return (out, Some(violation)),
-            }
+        let (passed, violation) = pass(&mut scanner, rules, piece);
+        out.extend(passed);
+        if violation.is_some() {
+            return (out, violation);
         }
     }
     (out, None)
+}
+
+/// What passes when `piece` arrives, and the violation that ended it.
+fn pass(scanner: &mut Scanner, rules: Rules, piece: &[u8]) -> (Vec<u8>, Option<Violation>) {
+    let mut out = Vec::new();
+    let mut chunk = vec![0; 256 + piece.len()];
+    let held = scanner.take_held(&mut chunk);
+    chunk[held..held + piece.len()].copy_from_slice(piece);
+    chunk.truncate(held + piece.len());
+    let mut from = 0;
+    loop {
+        let scan = scanner.scan(&rules, &chunk, from, false);
+        out.extend_from_slice(&chunk[from..scan.at]);
+        match scan.stop {
+            Stop::End | Stop::Boundary => return (out, None),
+            Stop::Partial => {
+                scanner.hold(&chunk[scan.at..]);
+                return (out, None);
+            }
+            Stop::Control(control) => {
+                out.extend_from_slice(&chunk[scan.at..control.end()]);
+                from = control.end();
+            }
+            Stop::Violation(violation) => return (out, Some(violation)),
+        }
+    }
 }
 
 #[test]
 fn many_frames_are_one_span() {
     let chunk = [0x82, 1, 9, 0x81, 1, b'a', 0x82, 0];
     assert_eq!(stop(RULES, &chunk), (8, Stop::End));
+}
+
+#[test]
+fn frames_and_messages_are_counted_once_whole_however_they_arrive() {
+    // Two messages, a ping between the three fragments of a third, and a long one.
+    let long = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &[7; 65536]].concat();
+    let short = [0x81, 1, b'a', 0x82, 0, 0x01, 1, b'a', 0x89, 1, b'p', 0x00, 0, 0x80, 1, b'b'];
+    let bytes = [&short[..], &long].concat();
+    for size in [1, 2, 3, 7, 1000, bytes.len()] {
+        let (mut scanner, mut frames) = (Scanner::default(), Vec::new());
+        for piece in bytes.chunks(size) {
+            let before = scanner.tally();
+            pass(&mut scanner, RULES, piece);
+            frames.push(scanner.tally().since(before).frames);
+        }
+        assert_eq!(scanner.tally(), Tally { frames: 7, messages: 4 }, "in chunks of {size}");
+        assert_eq!(frames.iter().sum::<u32>(), 7);
+    }
+}
+
+#[test]
+fn tallies_differ_rightly_where_they_wrap() {
+    let (before, now) = (Tally { frames: u32::MAX, messages: u32::MAX - 1 }, Tally { frames: 1, messages: 0 });
+    assert_eq!(now.since(before), Tally { frames: 2, messages: 2 });
 }
 
 #[test]

@@ -13,7 +13,20 @@ fn frames_cross_untouched_and_keep_the_clients_key() {
     let bytes = [frame(CLIENT, TEXT, b"hello"), frame(CLIENT, BINARY, b"")].concat();
     play.relay.arrived(CLIENT, bytes.len(), play.relay.moment(play.now));
     let step = play.relay.receive(CLIENT, &bytes, play.relay.moment(play.now));
-    assert_eq!(step, Step { used: bytes.len(), pass: 0..bytes.len() }, "one span, one write");
+    assert_eq!((step.used, step.pass), (bytes.len(), 0..bytes.len()), "one span, one write");
+    assert_eq!(step.passed, Tally { frames: 2, messages: 2 });
+}
+
+#[test]
+fn what_is_swallowed_is_not_counted_among_what_passed() {
+    let mut play = Play::new(RelayConfig { pings: Pings::Answer, ..config() });
+    let parts = [frame(CLIENT, TEXT, b"a"), frame(CLIENT, PING, b"p"), frame(CLIENT, BINARY, b"b")];
+    let bytes = parts.concat();
+    let first = play.relay.receive(CLIENT, &bytes, play.relay.moment(play.now));
+    assert_eq!((first.pass.end, first.passed), (parts[0].len(), Tally { frames: 1, messages: 1 }));
+    let rest = play.relay.receive(CLIENT, &bytes[first.used..], play.relay.moment(play.now));
+    assert_eq!(rest.passed, Tally { frames: 1, messages: 1 });
+    assert_eq!(play.relay.leg(CLIENT).scanner.tally(), Tally { frames: 3, messages: 2 });
 }
 
 #[test]
