@@ -20,6 +20,10 @@ use std::{
 /// One route's counters on all workers.
 type Routes = BTreeMap<Names, Vec<Arc<Meter>>>;
 
+type FigureOf<T> = fn(&T) -> u64;
+type CountOf<T> = fn(&T) -> &Count;
+type CodesOf = fn(&LegMeter) -> &[Count; CODES.len()];
+
 /// What `side` is called that caused an end.
 const fn culprit(reason: EndReason) -> &'static str {
     match reason {
@@ -85,7 +89,7 @@ impl Meters {
             }
         });
         page.family(&f::CLOSE_CODES, |samples| {
-            let directions: [(_, fn(&LegMeter) -> &[Count; CODES.len()]); 2] =
+            let directions: [(_, CodesOf); 2] =
                 [("received", |leg| &leg.codes_received), ("sent", |leg| &leg.codes_sent)];
             for ((route, upstream), meters, side) in legs(routes) {
                 for (direction, codes) in directions {
@@ -158,7 +162,7 @@ impl Meters {
             let backends = locked(&self.backends);
             backends.iter().map(|(names, meter)| (names.clone(), Arc::clone(meter))).collect()
         };
-        let figures: [(_, fn(&BackendMeter) -> u64); 3] = [
+        let figures: [(_, FigureOf<BackendMeter>); 3] = [
             (&f::BACKEND_UP, |meter| meter.up().into()),
             (&f::BACKEND_SESSIONS, BackendMeter::sessions),
             (&f::BACKEND_DIALS, BackendMeter::dials),
@@ -235,7 +239,7 @@ impl Meters {
 }
 
 fn traffic(page: &mut Page, routes: &Routes) {
-    let figures: [(_, fn(&Flow) -> &Count); 3] = [
+    let figures: [(_, CountOf<Flow>); 3] = [
         (&f::TRAFFIC_BYTES, |flow| &flow.bytes),
         (&f::FRAMES, |flow| &flow.frames),
         (&f::MESSAGES, |flow| &flow.messages),
@@ -271,7 +275,7 @@ fn one(page: &mut Page, family: &Family, value: impl std::fmt::Display) {
     page.family(family, |samples| samples.put(&[], value));
 }
 
-fn by_route(page: &mut Page, family: &Family, routes: &Routes, figure: fn(&Meter) -> &Count) {
+fn by_route(page: &mut Page, family: &Family, routes: &Routes, figure: CountOf<Meter>) {
     page.family(family, |samples| {
         for ((route, upstream), meters) in routes {
             samples.put(&[route, upstream], sum(meters, figure));
@@ -279,7 +283,7 @@ fn by_route(page: &mut Page, family: &Family, routes: &Routes, figure: fn(&Meter
     });
 }
 
-fn by_leg(page: &mut Page, family: &Family, routes: &Routes, figure: fn(&LegMeter) -> &Count) {
+fn by_leg(page: &mut Page, family: &Family, routes: &Routes, figure: CountOf<LegMeter>) {
     page.family(family, |samples| {
         for ((route, upstream), meters, side) in legs(routes) {
             samples.put(&[route, upstream, side.label()], sum(meters, |meter| figure(&meter.legs[side])));
