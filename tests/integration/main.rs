@@ -12,4 +12,5 @@ mod secure;
 mod spread;
 mod start;
 mod unix;
+mod upgrade;
 mod verdict;
