@@ -27,6 +27,12 @@ impl PidFile {
         Ok(Self(path))
     }
 
+    /// Gives the file to a process that serves instead of this one, and writes its own id there sooner or later.
+    pub fn leave(mut self) {
+        // To look and then to remove would be too late for an id that comes between.
+        self.0 = PathBuf::new();
+    }
+
     /// The id in a file.
     ///
     /// # Errors
@@ -39,6 +45,9 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
+        if self.0.as_os_str().is_empty() {
+            return;
+        }
         let ours = Self::read(&self.0).is_ok_and(|id| id == process::id());
         if ours && let Err(error) = fs::remove_file(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "the pid file could not be removed");
@@ -72,5 +81,7 @@ mod tests {
         fs::write(&path, "1\n").unwrap();
         drop(file);
         assert_eq!(PidFile::read(&path).unwrap(), 1);
+        PidFile::write(&path).unwrap().leave();
+        assert_eq!(PidFile::read(&path).unwrap(), process::id());
     }
 }

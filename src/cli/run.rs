@@ -74,11 +74,14 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inh
     if let Err(error) = inheritance.serving(gateway.addresses()) {
         tracing::warn!(%error, "the old process is out of sight while it drains");
     }
-    let _pid_file = pid_file.and_then(|path| {
+    let pid_file = pid_file.and_then(|path| {
         let said = |error: &io::Error| tracing::error!(%error, path = %path.display(), "cannot write the pid file");
         PidFile::write(&path).inspect_err(said).ok()
     });
     let ended = gateway.wait();
+    if let (true, Some(pid_file)) = (lineage.succeeded(), pid_file) {
+        pid_file.leave();
+    }
     tracing::info!(told = ended.told, cut = ended.cut, "drained: every session has ended");
     exit_after(ended)
 }

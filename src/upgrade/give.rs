@@ -105,6 +105,7 @@ fn give(part: &Part, answer: oneshot::Sender<Result<Successor, UpgradeError>>) {
             return;
         }
     };
+    part.lineage.set_succeeded();
     // Before the new one speaks to systemd: that listens to the main process alone.
     part.lineage.supervisor().succeeded_by(heir.successor.process);
     if let Err(error) = heir.channel.say(&Word::Serve, None, WORKERS) {

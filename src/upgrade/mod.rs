@@ -45,6 +45,7 @@ struct Line {
     supervisor: Supervisor,
     predecessors: Mutex<Vec<Predecessor>>,
     under_way: AtomicBool,
+    succeeded: AtomicBool,
 }
 
 /// A process that has handed its listeners over, and still drains.
@@ -72,6 +73,7 @@ impl Default for Line {
             supervisor: Supervisor::default(),
             predecessors: Mutex::default(),
             under_way: AtomicBool::new(false),
+            succeeded: AtomicBool::new(false),
         }
     }
 }
@@ -107,6 +109,16 @@ impl Lineage {
     #[must_use]
     pub fn supervisor(&self) -> &Supervisor {
         &self.0.supervisor
+    }
+
+    /// Whether another process serves instead of this one.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.0.succeeded.load(Ordering::Acquire)
+    }
+
+    fn set_succeeded(&self) {
+        self.0.succeeded.store(true, Ordering::Release);
     }
 
     /// Claims the only upgrade that may be under way.
