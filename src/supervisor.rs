@@ -1,10 +1,10 @@
 //! What systemd wants to know of a service (`Type=notify-reload`, watchdog), and the sockets that it has opened for it.
 //! Without systemd nothing here does anything.
 use crate::{
-    gateway::Load,
     listener::{
         bind::ListenSocket,
         inherited::{Inherited, InheritedSocket},
+        spread::Load,
     },
     shutdown::{Control, Phase},
 };

@@ -64,9 +64,15 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inh
         Err(error) => return refuse(&inheritance, &error, exit_of(&error)),
     };
     tell_listeners(&gateway, hint);
+    let operator = gateway.operator();
+    let upgrade = move || {
+        let operator = operator.clone();
+        // The upgrade itself tells the log how it went.
+        async move { drop(operator.upgrade().await) }
+    };
     let threads = signals
         .forward(gateway.control())
-        .and_then(|()| trigger.forward(gateway.operator()))
+        .and_then(|()| trigger.forward(upgrade))
         .and_then(|()| lineage.supervisor().attend(&gateway.control(), drain, gateway.watch_loads()));
     if let Err(error) = threads {
         return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System);

@@ -1,6 +1,6 @@
 //! The old process's part: starts the new one, waits until it is ready, and gives way.
 use super::{
-    Lineage, Program, Successor, WORKERS,
+    ANSWER, Lineage, Program, Successor,
     channel::{Channel, Heard, Word},
     notice::Notice,
 };
@@ -12,8 +12,8 @@ use crate::{
 use std::{
     fmt, io,
     io::Read,
-    os::fd::AsFd,
-    process::{Child, ChildStderr, ExitStatus},
+    os::fd::{AsFd, OwnedFd},
+    process::{Child, ExitStatus},
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -108,7 +108,7 @@ fn give(part: &Part, answer: oneshot::Sender<Result<Successor, UpgradeError>>) {
     part.lineage.set_succeeded();
     // Before the new one speaks to systemd: that listens to the main process alone.
     part.lineage.supervisor().succeeded_by(heir.successor.process);
-    if let Err(error) = heir.channel.say(&Word::Serve, None, WORKERS) {
+    if let Err(error) = heir.channel.say(&Word::Serve, None, ANSWER) {
         tracing::warn!(%error, "the new process does not listen any more");
     }
     let Successor { generation, process } = heir.successor;
@@ -137,7 +137,10 @@ fn attempt(part: &Part) -> Result<Heir, UpgradeError> {
         return Err(UpgradeError::Draining);
     }
     Notice::Begun { within: *within }.send();
-    let offers = offers(workers)?;
+    let mut offers = offers(workers)?;
+    for offer in lineage.offers().iter() {
+        offers.push(offer.try_clone().map_err(UpgradeError::HandOver)?);
+    }
     let generation = lineage.generation() + 1;
     let (channel, theirs) = Channel::pair().map_err(UpgradeError::HandOver)?;
     tracing::info!(program = %program.path().display(), generation, sockets = offers.len(), "upgrade: starting");
@@ -163,6 +166,7 @@ fn give_way(part: &Part, heir: Heir) {
     if relieved.is_none() {
         tracing::warn!("a worker does not answer; it drains when it does");
     }
+    part.lineage.offers().clear();
     part.control.drain();
     accompany(part, &channel, child);
 }
@@ -176,7 +180,7 @@ fn offers(workers: &Workers) -> Result<Vec<Offer>, UpgradeError> {
 
 fn ask<T>(asked: impl Future<Output = T>) -> Option<T> {
     let runtime = Builder::new_current_thread().enable_time().build().ok()?;
-    runtime.block_on(async { timeout(WORKERS, asked).await }).ok()
+    runtime.block_on(async { timeout(ANSWER, asked).await }).ok()
 }
 
 fn hand_over(channel: &Channel, offers: &[Offer], deadline: Instant) -> Result<(), UpgradeError> {
@@ -202,7 +206,7 @@ struct Started {
 }
 
 impl Started {
-    fn new(program: &Program, generation: u32, channel: std::os::fd::OwnedFd) -> Result<Self, UpgradeError> {
+    fn new(program: &Program, generation: u32, channel: OwnedFd) -> Result<Self, UpgradeError> {
         let explain = |source| UpgradeError::Start { program: program.path().display().to_string(), source };
         let mut child = program.start(generation, channel).map_err(explain)?;
         let (sender, complaints) = mpsc::sync_channel(1);
@@ -272,7 +276,7 @@ impl Started {
 }
 
 /// The end of what is written to a pipe.
-fn last_of(mut pipe: ChildStderr) -> String {
+fn last_of(mut pipe: impl Read) -> String {
     let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(length @ 1..) = pipe.read(&mut buffer) {
         kept.extend_from_slice(&buffer[..length]);
@@ -296,5 +300,55 @@ fn accompany(part: &Part, channel: &Channel, mut child: Child) {
             return;
         }
         thread::sleep(TELLING);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn part(lineage: Lineage) -> Part {
+        let (control, within) = (Control::default(), Duration::from_secs(10));
+        Part { lineage, control, workers: Workers::new(0).0, within }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_gateway_inside_another_program_is_not_upgraded() {
+        let error = upgrade(part(Lineage::default())).await.unwrap_err();
+        assert!(matches!(error, UpgradeError::Embedded), "{error}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn there_is_one_upgrade_at_a_time_and_another_after_a_failure() {
+        let lineage = Lineage::default();
+        assert!(lineage.begin());
+        let error = upgrade(part(lineage.clone())).await.unwrap_err();
+        assert!(matches!(error, UpgradeError::UnderWay), "{error}");
+        lineage.failed();
+        assert!(matches!(upgrade(part(lineage.clone())).await, Err(UpgradeError::Embedded)));
+        assert!(lineage.begin() && !lineage.succeeded());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_process_that_drains_is_not_upgraded() {
+        let lineage = Lineage::new(1, None, Program::current(), crate::supervisor::Supervisor::default());
+        let part = part(lineage);
+        part.control.drain();
+        assert!(matches!(upgrade(part).await, Err(UpgradeError::Draining)));
+    }
+
+    #[test]
+    fn of_complaints_the_last_ones_are_kept() {
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i + 1)); done; printf '%s\n\n' last >&2"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = last_of(child.stdout.take().unwrap());
+        assert!(lines.len() < COMPLAINTS && lines.ends_with("line 2998\nline 2999"), "{lines}");
+        assert_eq!(last_of(child.stderr.take().unwrap()), "last");
+        child.wait().unwrap();
     }
 }

@@ -19,11 +19,13 @@ pub use trigger::Trigger;
 
 pub(crate) use give::{Part, upgrade};
 
-use crate::supervisor::Supervisor;
+use crate::{listener::ListenAddress, supervisor::Supervisor, worker::Offer};
 use std::{
-    fmt, process,
+    fmt,
+    os::fd::OwnedFd,
+    process,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,6 +33,9 @@ use std::{
 
 /// The variable that tells a new process what it is: its generation, and the id of the process that started it.
 const VARIABLE: &str = "PULSEGATE_UPGRADE";
+
+/// How long a worker, or the other process, may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Where this process stands in a row of upgrades; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +49,8 @@ struct Line {
     program: Option<Program>,
     supervisor: Supervisor,
     predecessors: Mutex<Vec<Predecessor>>,
+    /// Listening sockets besides those of the workers.
+    offers: Mutex<Vec<Offer>>,
     under_way: AtomicBool,
     succeeded: AtomicBool,
 }
@@ -72,6 +79,7 @@ impl Default for Line {
             program: None,
             supervisor: Supervisor::default(),
             predecessors: Mutex::default(),
+            offers: Mutex::default(),
             under_way: AtomicBool::new(false),
             succeeded: AtomicBool::new(false),
         }
@@ -103,6 +111,17 @@ impl Lineage {
 
     fn set_predecessors(&self, predecessors: Vec<Predecessor>) {
         *self.0.predecessors.lock().unwrap_or_else(PoisonError::into_inner) = predecessors;
+    }
+
+    /// Hands one more listening socket to the new process at an upgrade: a copy of one that is none of the workers', which finds it
+    /// among [`Inheritance::sockets`]. Whoever accepts on it stops without accepting what waits, once
+    /// [`Lineage::succeeded`] says so and the gateway drains.
+    pub fn offer(&self, asked: ListenAddress, socket: OwnedFd, owns_file: bool) {
+        self.offers().push(Offer { asked, socket, owns_file });
+    }
+
+    fn offers(&self) -> MutexGuard<'_, Vec<Offer>> {
+        self.0.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// systemd, or nobody.
@@ -141,6 +160,3 @@ impl fmt::Display for Successor {
         write!(f, "generation {}, process {}", self.generation, self.process)
     }
 }
-
-/// How long a worker may take to answer.
-const WORKERS: Duration = Duration::from_secs(10);

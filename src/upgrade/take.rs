@@ -1,6 +1,6 @@
 //! The new process's part: takes the listening sockets, says when it serves, and hears of the old one until that has ended.
 use super::{
-    Lineage, Program, VARIABLE, WORKERS,
+    ANSWER, Lineage, Program, VARIABLE,
     channel::{Channel, Heard, Word},
 };
 use crate::{
@@ -113,7 +113,7 @@ impl Inheritance {
     pub fn failed(&self, why: impl Display) {
         if let Some(channel) = &self.channel {
             // It has ended, then.
-            let _ = channel.say(&Word::Failed(why.to_string()), None, WORKERS);
+            let _ = channel.say(&Word::Failed(why.to_string()), None, ANSWER);
         }
     }
 
@@ -139,7 +139,7 @@ impl Inheritance {
         };
         let ready = Word::Ready(addresses.cloned().collect());
         let until = || -> io::Result<()> {
-            channel.say(&ready, None, WORKERS)?;
+            channel.say(&ready, None, ANSWER)?;
             loop {
                 match channel.hear(PATIENCE)? {
                     Heard::Word(Word::Serve, _) => return Ok(()),
@@ -182,7 +182,9 @@ fn follow(lineage: &Lineage, channel: &Channel) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::upgrade::Predecessor;
 
     #[test]
     fn only_a_parent_is_believed() {
@@ -191,5 +193,24 @@ mod tests {
         assert_eq!(started_by(&format!("2 {}", parent + 1)), None);
         assert_eq!(started_by("2"), None);
         assert_eq!(started_by(""), None);
+    }
+
+    #[test]
+    fn an_old_process_is_seen_until_its_end() {
+        let (old, new) = Channel::pair().unwrap();
+        let lineage = Lineage::new(3, Some(7), None, Supervisor::default());
+        let drains = |sessions| Predecessor { generation: 2, process: 7, sessions };
+        let seen = lineage.clone();
+        let following = thread::spawn(move || follow(&seen, &Channel::new(new)));
+        for sessions in [5, 4] {
+            old.say(&Word::Draining(vec![drains(sessions)]), None, ANSWER).unwrap();
+            while lineage.predecessors() != [drains(sessions)] {
+                thread::yield_now();
+            }
+        }
+        drop(old);
+        following.join().unwrap();
+        assert_eq!(lineage.predecessors(), []);
+        assert_eq!((lineage.generation(), lineage.parent()), (3, Some(7)));
     }
 }

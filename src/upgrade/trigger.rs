@@ -1,5 +1,4 @@
 //! SIGUSR2: the signal that asks for an upgrade.
-use crate::gateway::Operator;
 use std::{io, thread};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -27,17 +26,16 @@ impl Trigger {
         Ok(Self { runtime, signal })
     }
 
-    /// Has each signal try an upgrade. The thread lives as long as the process.
+    /// Has each signal try an upgrade, one after the other. The thread lives as long as the process.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn forward(self, operator: Operator) -> io::Result<()> {
+    pub fn forward<U: Future>(self, upgrade: impl Fn() -> U + Send + 'static) -> io::Result<()> {
         let Self { runtime, mut signal } = self;
         let forward = move || {
             runtime.block_on(async {
                 while signal.recv().await.is_some() {
-                    // The upgrade itself tells the log how it went.
-                    let _ = operator.upgrade().await;
+                    upgrade().await;
                 }
             });
         };

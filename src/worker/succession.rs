@@ -44,6 +44,15 @@ pub(crate) struct Offer {
     pub(crate) owns_file: bool,
 }
 
+impl Offer {
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let Self { asked, socket, owns_file } = self;
+        Ok(Self { asked: asked.clone(), socket: socket.try_clone()?, owns_file: *owns_file })
+    }
+}
+
 impl Worker {
     /// Copies of the sockets on which it accepts.
     ///

@@ -45,7 +45,6 @@ impl Service {
         write(&folder, toml);
         let mut first = command(&program)
             .current_dir(&folder)
-            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             // A group of their own, so that none is left behind.
             .process_group(0)
@@ -316,7 +315,9 @@ fn a_new_process_that_fails_leaves_the_old_one_serving() {
 
 #[test]
 fn a_unix_listener_survives_its_process() {
-    let mut service = Service::start(&echo("gateway.workers = 2", &["unix:gate.sock"]));
+    // The delay is for balancers, which need not know of an upgrade.
+    let toml = echo("gateway.workers = 2", &["unix:gate.sock"]).replace("spread =", "delay = \"20s\", spread =");
+    let mut service = Service::start(&toml);
     let path = service.folder.path().join("gate.sock");
     let talk = || {
         let stream = UnixStream::connect(&path).unwrap();
@@ -327,6 +328,9 @@ fn a_unix_listener_survives_its_process() {
     service.upgraded();
     talk();
     assert_eq!(service.first_ends(), Some(0));
+    talk();
+    write(&service.folder, &echo("", &["unix:gate.sock"]));
+    service.upgraded();
     talk();
     service.stop();
     assert!(!path.exists(), "the last one removes it");
