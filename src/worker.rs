@@ -118,15 +118,16 @@ async fn live(setup: Setup) -> Drained {
             worker.stop.send_replace(Stop::Emptying);
             since
         }
-        // Nothing new comes, and what is under way is as welcome as before.
         since = worker.relieved() => since,
     };
+    // Nothing new comes then, and handshakes under way are as welcome as before, however slow their clients.
+    let relieved = matches!(*worker.stop.borrow(), Stop::Relieved { .. });
     worker.acceptors.finished().await;
     let parts = Draining {
         registry: &worker.context.registry,
         sessions: &worker.sessions,
         handshakes: &worker.handshakes,
-        admitted: &|| admission.sessions(),
+        admitted: &|| if relieved { usize::MAX } else { admission.sessions() },
         share,
     };
     let drained = drain(&parts, &plan, since, &mut phase).await;

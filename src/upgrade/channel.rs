@@ -98,7 +98,7 @@ impl Channel {
         };
         let descriptor = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
+            RecvAncillaryMessage::ScmCredentials(_) | _ => None,
         });
         if length == 0 {
             return Ok(Heard::End);
@@ -199,7 +199,7 @@ mod tests {
             one.say(&word, None, WITHIN).unwrap();
             match other.hear(WITHIN).unwrap() {
                 Heard::Word(heard, None) => assert_eq!(heard, word),
-                heard => panic!("{heard:?}"),
+                heard @ (Heard::Word(..) | Heard::Nothing | Heard::End) => panic!("{heard:?}"),
             }
         }
     }

@@ -108,7 +108,7 @@ impl Notices {
             };
             let sender = control.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmCredentials(sender) => u32::try_from(sender.pid.as_raw_nonzero().get()).ok(),
-                _ => None,
+                RecvAncillaryMessage::ScmRights(_) | _ => None,
             });
             let notice = Notice::parse(&String::from_utf8_lossy(&bytes[..length]));
             if let (true, Some(notice)) = (sender == Some(self.process), notice) {

@@ -1,5 +1,5 @@
 //! Upgrades of the program itself, from outside: what clients, operators and systemd see.
-use super::harness::{PATIENCE, Raw, eventually, joined, one_route, patient};
+use super::harness::{PATIENCE, Raw, eventually, joined, one_route, patient, request};
 use pulsegate::pid_file::PidFile;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::{
@@ -21,6 +21,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 use tempfile::TempDir;
 use tungstenite::Message;
@@ -446,6 +447,24 @@ fn sockets_of_systemd_are_listened_on_and_survive_an_upgrade() {
     talk();
     service.stop();
     assert!(path.exists(), "systemd's own file stays: {}", service.log());
+}
+
+#[test]
+fn an_opening_handshake_that_began_before_is_finished_by_the_old_process() {
+    let service = Service::start(&echo("", &["127.0.0.1:0"]));
+    let mut client = Raw::connect(service.address());
+    let request = request("/", "");
+    let (first, rest) = request.split_at(20);
+    client.send(first.as_bytes());
+    // It is the old process's as soon as that has a handshake under way: nobody else comes.
+    Short::connect(service.address()).talk();
+    service.upgraded();
+    // Longer than a drain waits for connections that ask for nothing.
+    thread::sleep(Duration::from_millis(2500));
+    client.send(rest.as_bytes());
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(client.close_frame().0, 1001);
 }
 
 #[test]
