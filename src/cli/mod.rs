@@ -221,6 +221,15 @@ mod tests {
     }
 
     #[test]
+    fn upgrade_finds_the_process_by_its_id_or_by_the_file() {
+        let Some(Command::Upgrade(arguments)) = parsed("pulsegate upgrade --pid 7").command else {
+            panic!("upgrade is a command")
+        };
+        assert_eq!((arguments.pid, arguments.file.config), (Some(7), PathBuf::from("gateway.toml")));
+        assert!(Arguments::try_parse_from(["pulsegate", "upgrade", "--pid", "x"]).is_err());
+    }
+
+    #[test]
     fn listen_addresses_are_those_of_the_file() {
         assert_eq!(listen_address("unix:run/a.sock"), Ok(ListenAddress::Unix("run/a.sock".into())));
         assert_eq!(listen_address("[::1]:80"), Ok(ListenAddress::Tcp("[::1]:80".parse().unwrap())));

@@ -78,13 +78,15 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inh
         return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System);
     }
     if let Err(error) = inheritance.serving(gateway.addresses()) {
-        tracing::warn!(%error, "the old process is out of sight while it drains");
+        complain(error);
+        return Exit::System;
     }
     let pid_file = pid_file.and_then(|path| {
         let said = |error: &io::Error| tracing::error!(%error, path = %path.display(), "cannot write the pid file");
         PidFile::write(&path).inspect_err(said).ok()
     });
     let ended = gateway.wait();
+    lineage.settle();
     if let (true, Some(pid_file)) = (lineage.succeeded(), pid_file) {
         pid_file.leave();
     }

@@ -28,7 +28,8 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The variable that tells a new process what it is: its generation, and the id of the process that started it.
@@ -36,6 +37,8 @@ const VARIABLE: &str = "PULSEGATE_UPGRADE";
 
 /// How long a worker, or the other process, may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How often a look is taken whether an upgrade is over.
+const SETTLING: Duration = Duration::from_millis(20);
 
 /// Where this process stands in a row of upgrades; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -138,6 +141,20 @@ impl Lineage {
 
     fn set_succeeded(&self) {
         self.0.succeeded.store(true, Ordering::Release);
+    }
+
+    /// Whether a new process is being started, which serves with the listeners that this one had when it began.
+    #[must_use]
+    pub fn under_way(&self) -> bool {
+        self.0.under_way.load(Ordering::Acquire)
+    }
+
+    /// Waits, for a process that ends, until an upgrade that failed by that has taken its new process along.
+    pub fn settle(&self) {
+        let until = Instant::now() + ANSWER;
+        while self.under_way() && !self.succeeded() && Instant::now() < until {
+            thread::sleep(SETTLING);
+        }
     }
 
     /// Claims the only upgrade that may be under way.

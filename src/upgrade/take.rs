@@ -35,6 +35,11 @@ pub enum InheritError {
     Io { parent: u32, source: io::Error },
     #[error("process {parent} did not hand its listening sockets over")]
     Incomplete { parent: u32 },
+    /// It was stopped meanwhile, and so are we.
+    #[error("process {parent} ended before it had given way")]
+    Gone { parent: u32 },
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
 }
 
 /// What this process was given at its start: by its predecessor, by systemd, or nothing.
@@ -121,8 +126,8 @@ impl Inheritance {
     /// tells systemd. From then on a thread hears of the old one until that has drained.
     ///
     /// # Errors
-    /// When that thread cannot be started, which leaves the old process out of sight, and nothing else.
-    pub fn serving<'a>(self, addresses: impl Iterator<Item = &'a ListenAddress>) -> io::Result<()> {
+    /// When the old process ends before it has given way, since nobody has made this one the service then.
+    pub fn serving<'a>(self, addresses: impl Iterator<Item = &'a ListenAddress>) -> Result<(), InheritError> {
         let Self { sockets, useless, lineage, channel, log: _ } = self;
         useless.iter().for_each(|problem| tracing::warn!("{problem}"));
         for address in sockets.unclaimed() {
@@ -132,29 +137,27 @@ impl Inheritance {
             }
         }
         drop(sockets);
-        let generation = lineage.generation();
-        let Some(channel) = channel else {
-            lineage.supervisor().ready("serving");
-            return Ok(());
-        };
-        let ready = Word::Ready(addresses.cloned().collect());
-        let until = || -> io::Result<()> {
-            channel.say(&ready, None, ANSWER)?;
-            loop {
-                match channel.hear(PATIENCE)? {
-                    Heard::Word(Word::Serve, _) => return Ok(()),
-                    Heard::Word(_, _) => {}
-                    Heard::Nothing | Heard::End => return Err(io::ErrorKind::UnexpectedEof.into()),
-                }
-            }
-        };
-        match until() {
-            Ok(()) => tracing::info!(generation, parent = lineage.parent(), "took over; the old process drains"),
-            Err(error) => tracing::warn!(%error, generation, "took over from a process that does not answer"),
+        if let (Some(channel), Some(parent)) = (channel, lineage.parent()) {
+            let ready = channel.say(&Word::Ready(addresses.cloned().collect()), None, ANSWER);
+            ready.and_then(|()| relieved(&channel)).map_err(|_| InheritError::Gone { parent })?;
+            tracing::info!(generation = lineage.generation(), parent, "took over; the old process drains");
+            let watched = lineage.clone();
+            let watch = move || follow(&watched, &channel);
+            thread::Builder::new().name("predecessor".into()).spawn(watch).map_err(InheritError::Thread)?;
         }
         lineage.supervisor().ready("serving");
-        let watch = move || follow(&lineage, &channel);
-        thread::Builder::new().name("predecessor".into()).spawn(watch).map(drop)
+        Ok(())
+    }
+}
+
+/// Waits until the old process has given way. It may be stopped for a while, and then it still serves as soon as it runs.
+fn relieved(channel: &Channel) -> io::Result<()> {
+    loop {
+        match channel.hear(PATIENCE)? {
+            Heard::Word(Word::Serve, _) => return Ok(()),
+            Heard::Word(_, _) | Heard::Nothing => {}
+            Heard::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 }
 
@@ -193,6 +196,22 @@ mod tests {
         assert_eq!(started_by(&format!("2 {}", parent + 1)), None);
         assert_eq!(started_by("2"), None);
         assert_eq!(started_by(""), None);
+    }
+
+    #[test]
+    fn nobody_takes_over_from_a_process_that_has_not_given_way() {
+        let inheritance = || {
+            let (old, new) = Channel::pair().unwrap();
+            let lineage = Lineage::new(2, Some(7), None, Supervisor::default());
+            (old, Inheritance { lineage, channel: Some(Channel::new(new)), ..Inheritance::default() })
+        };
+        let (old, new) = inheritance();
+        drop(old);
+        assert!(matches!(new.serving([].iter()), Err(InheritError::Gone { parent: 7 })));
+        let (old, new) = inheritance();
+        old.say(&Word::Serve, None, ANSWER).unwrap();
+        new.serving([].iter()).unwrap();
+        assert!(matches!(old.hear(ANSWER).unwrap(), Heard::Word(Word::Ready(_), None)));
     }
 
     #[test]

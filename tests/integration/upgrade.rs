@@ -451,12 +451,12 @@ fn sockets_of_systemd_are_listened_on_and_survive_an_upgrade() {
 
 #[test]
 fn an_opening_handshake_that_began_before_is_finished_by_the_old_process() {
-    let service = Service::start(&echo("", &["127.0.0.1:0"]));
+    let service = Service::start(&echo("gateway.workers = 1", &["127.0.0.1:0"]));
     let mut client = Raw::connect(service.address());
     let request = request("/", "");
     let (first, rest) = request.split_at(20);
     client.send(first.as_bytes());
-    // It is the old process's as soon as that has a handshake under way: nobody else comes.
+    // Comes later on the same socket, so the first has been accepted once this is served.
     Short::connect(service.address()).talk();
     service.upgraded();
     // Longer than a drain waits for connections that ask for nothing.
@@ -465,6 +465,19 @@ fn an_opening_handshake_that_began_before_is_finished_by_the_old_process() {
     let head = client.head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert_eq!(client.close_frame().0, 1001);
+}
+
+#[test]
+fn a_stop_in_the_middle_ends_the_new_process() {
+    let mut service = Service::start(&echo("", &["127.0.0.1:0"]));
+    service.replace_by_script("echo $$ > new.draft; mv new.draft new.pid; exec sleep 60");
+    kill_process(Pid::from_child(&service.first), Signal::USR2).unwrap();
+    let new = service.folder.path().join("new.pid");
+    eventually("the new process runs", || new.exists());
+    let new = PidFile::read(&new).unwrap();
+    kill_process(Pid::from_child(&service.first), Signal::TERM).unwrap();
+    assert_eq!(service.first_ends(), Some(0), "{}", service.log());
+    assert!(!Path::new(&format!("/proc/{new}")).exists(), "it was ended and reaped");
 }
 
 #[test]
