@@ -13,8 +13,9 @@ use crate::{
     },
     listener::{
         ListenAddress, ListenerConfig,
-        bind::{BindError, Bound, ListenSocket, bind},
+        bind::{BindError, Bound, bind_with},
         handover,
+        inherited::Inherited,
         spread::{Arrival, Board},
         tls::{TlsError, expiry, tls_config},
     },
@@ -23,6 +24,7 @@ use crate::{
     route::{Route, RouteConfig, Router},
     session::Outboxes,
     shutdown::{Control, DrainPlan, Drained, Share},
+    upgrade::Lineage,
     upstream::{Upstream, UpstreamTlsError},
     worker::{self, Workers},
 };
@@ -35,7 +37,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering, mpsc::sync_channel},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
 
@@ -79,6 +81,8 @@ pub struct Gateway {
     workers: Vec<JoinHandle<Drained>>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
+    lineage: Lineage,
+    upgrade_timeout: Duration,
 }
 
 impl Gateway {
@@ -95,8 +99,22 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::start`].
     pub fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, StartError> {
+        Self::inheriting(config, observer, &mut Inherited::default(), Lineage::default())
+    }
+
+    /// The same, on sockets that are there already, for those listeners that find theirs among them.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn inheriting(
+        config: Config,
+        observer: Option<Arc<dyn Observer>>,
+        inherited: &mut Inherited,
+        lineage: Lineage,
+    ) -> Result<Self, StartError> {
         let workers = worker_count(&config);
         let meters = Meters::new(workers);
+        meters.show_generation(lineage.generation().into());
         let router = Arc::new(router(&config, &meters)?);
         let tls = config.listeners.iter().map(server_config).collect::<Result<Vec<_>, _>>()?;
         let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
@@ -108,18 +126,24 @@ impl Gateway {
         let refusals = Refusals::new();
         let plan = DrainPlan::of(&config);
 
-        let mut bound = bind(&config.listeners, workers)?;
+        let mut bound = bind_with(inherited, &config.listeners, workers)?;
+        let arrivals: Vec<_> = bound.iter().map(|bound| bound.arrival(workers)).collect();
         let listeners = bound.iter().map(listening).collect();
         let board = Arc::new(Board::new(workers, Instant::now()));
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let mut gateway = Self { listeners, control, board, reach, meters, workers: Vec::new(), _bound: Vec::new() };
+        let upgrade_timeout = config.gateway.upgrade_timeout;
+        let (none, files) = (Vec::new(), Vec::new());
+        let mut gateway =
+            Self { listeners, control, board, reach, meters, workers: none, _bound: files, lineage, upgrade_timeout };
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
             let meter = &gateway.meters.workers()[index];
-            let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref()));
+            let parts = bound.iter_mut().zip(&tls).zip(&arrivals);
+            let sockets =
+                parts.flat_map(|((bound, tls), arrival)| sockets_of(bound, workers - index, tls.as_ref(), *arrival));
             let setup = worker::Setup {
                 share: share(index, workers),
                 errands,
@@ -166,6 +190,12 @@ impl Gateway {
         self.board.loads(Instant::now())
     }
 
+    /// The same, to be asked from another thread, while one waits for it.
+    pub fn watch_loads(&self) -> impl Fn() -> std::vec::IntoIter<Load> + Send + use<> {
+        let board = Arc::clone(&self.board);
+        move || board.loads(Instant::now()).collect::<Vec<_>>().into_iter()
+    }
+
     /// To drain or cut this gateway from another thread, while one waits for it.
     #[must_use]
     pub fn control(&self) -> Control {
@@ -175,7 +205,13 @@ impl Gateway {
     /// To steer it and to ask about it, from any thread, while one waits for it.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::new(self.control.clone(), self.reach.clone(), Arc::clone(&self.meters))
+        Operator {
+            control: self.control.clone(),
+            workers: self.reach.clone(),
+            meters: Arc::clone(&self.meters),
+            lineage: self.lineage.clone(),
+            upgrade_timeout: self.upgrade_timeout,
+        }
     }
 
     /// Begins to drain as `[gateway] drain` says, and returns at once.
@@ -293,14 +329,24 @@ fn server_config(listener: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>,
     listener.tls.as_ref().map(tls_config).transpose()
 }
 
-/// The next worker's socket of a listener. One that has a single socket comes to the first worker.
-fn socket_of(bound: &mut Bound, tls: Option<&Arc<ServerConfig>>) -> Option<worker::Listening> {
-    let socket = bound.sockets.pop()?;
-    let arrival = match &socket {
-        ListenSocket::Tcp(_) => Arrival::Hashed,
-        ListenSocket::Unix(_) => Arrival::Single,
+/// The next worker's sockets of a listener: one, unless it has more or fewer than there are workers. A single socket comes to
+/// the first of them.
+fn sockets_of(
+    bound: &mut Bound,
+    workers_left: usize,
+    tls: Option<&Arc<ServerConfig>>,
+    arrival: Arrival,
+) -> Vec<worker::Listening> {
+    let kept = bound.sockets.len() - bound.sockets.len().div_ceil(workers_left);
+    let listening = |socket| worker::Listening {
+        socket,
+        asked: bound.config.address.clone(),
+        address: bound.address.clone(),
+        file: bound.file.clone(),
+        tls: tls.cloned(),
+        arrival,
     };
-    Some(worker::Listening { socket, tls: tls.cloned(), arrival })
+    bound.sockets.split_off(kept).into_iter().map(listening).collect()
 }
 
 fn listening(bound: &Bound) -> ListenerConfig {

@@ -28,7 +28,8 @@
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
 //! | [`gateway`] | builds every part from a configuration, starts the workers, waits for their end | bytes |
-//! | [`log`], [`descriptors`] | what concerns the whole process: its log, its descriptor limit | frames, HTTP |
+//! | [`upgrade`] | hands the listening sockets to a new process, and takes them over from an old one | bytes |
+//! | [`log`], [`descriptors`], [`supervisor`], [`pid_file`] | what concerns the whole process: its log, its descriptor limit, systemd, its id | frames, HTTP |
 //! | `cli`, in the program only | `run`, `check`, `try`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
@@ -43,12 +44,15 @@ pub mod listener;
 pub mod log;
 pub mod metrics;
 pub mod pem;
+pub mod pid_file;
 pub mod protocol;
 pub mod relay;
 pub mod route;
 pub mod session;
 pub mod shutdown;
+pub mod supervisor;
 pub mod tasks;
 pub mod transport;
+pub mod upgrade;
 pub mod upstream;
 pub mod worker;

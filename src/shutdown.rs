@@ -205,13 +205,15 @@ impl Signals {
         Ok(Self { runtime, terminate, interrupt })
     }
 
-    /// Has the first signal drain a gateway and every further one cut it. The thread lives as long as the process.
+    /// Has the first signal drain a gateway and every further one cut it. In a drain that began otherwise, after an upgrade for
+    /// example, the first signal changes nothing: whoever stops a service has asked once. The thread lives as long as the process.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn forward(mut self, control: Control) -> io::Result<()> {
         let forward = move || {
             self.runtime.block_on(async {
+                let mut told = false;
                 loop {
                     let name = tokio::select! {
                         _ = self.terminate.recv() => "SIGTERM",
@@ -220,10 +222,13 @@ impl Signals {
                     if control.phase() == Phase::Serving {
                         tracing::info!("{name}: draining; a second signal cuts the sessions that are left");
                         control.drain();
+                    } else if !told {
+                        tracing::info!("{name}: draining already; a second signal cuts the sessions that are left");
                     } else {
                         tracing::warn!("{name} again: cutting the sessions that are left");
                         control.cut();
                     }
+                    told = true;
                 }
             });
         };

@@ -1,13 +1,17 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
 mod errands;
+mod succession;
 
 pub(crate) use errands::{Errands, Workers};
+pub(crate) use succession::Offer;
+use succession::{Listens, Stop, stopped};
 
 use crate::{
     handshake::{self, Edge, admission::Admission},
     listener::{
-        accept::{Connection, accept},
-        bind::ListenSocket,
+        ListenAddress,
+        accept::{Connection, Listener, accept},
+        bind::{ListenSocket, SocketFile},
         handover::{Hands, Intake},
         spread::{Arrival, Seat},
         tls::Acceptor,
@@ -61,6 +65,11 @@ pub(crate) struct Setup {
 /// One worker's part of a listener.
 pub(crate) struct Listening {
     pub(crate) socket: ListenSocket,
+    /// As it was configured.
+    pub(crate) asked: ListenAddress,
+    /// As it is.
+    pub(crate) address: ListenAddress,
+    pub(crate) file: Option<Arc<SocketFile>>,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) arrival: Arrival,
 }
@@ -99,28 +108,35 @@ async fn live(setup: Setup) -> Drained {
     } = setup;
     let seat = hands.seat().clone();
     let worker = Rc::new(Worker::new(edge(), hands, outboxes, verdicts, observer));
-    let (stop, stopped) = watch::channel(false);
     for listening in listeners {
-        worker.listen(listening, stopped.clone());
+        worker.listen(listening);
     }
-    worker.take_over(intake, stopped);
+    worker.take_over(intake);
     let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
-    let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat, meter));
+    let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat.clone(), meter));
 
-    let since = until_closing(&mut phase, &plan).await;
-    admission.drain();
-    stop.send_replace(true);
+    let since = tokio::select! {
+        since = until_closing(&mut phase, &plan) => {
+            admission.drain();
+            worker.stop.send_replace(Stop::Emptying);
+            since
+        }
+        since = worker.relieved() => since,
+    };
+    // Nothing new comes then, and handshakes under way are as welcome as before, however slow their clients.
+    let relieved = matches!(*worker.stop.borrow(), Stop::Relieved { .. });
     worker.acceptors.finished().await;
     let parts = Draining {
         registry: &worker.context.registry,
         sessions: &worker.sessions,
         handshakes: &worker.handshakes,
-        admitted: &|| admission.sessions(),
+        admitted: &|| if relieved { usize::MAX } else { admission.sessions() },
         share,
     };
     let drained = drain(&parts, &plan, since, &mut phase).await;
     watchdog.abort();
     errands.abort();
+    seat.leave();
     drained
 }
 
@@ -133,6 +149,8 @@ pub(crate) struct Worker {
     observer: Option<Arc<dyn Observer>>,
     hands: Hands,
     slots: Arc<Semaphore>,
+    stop: watch::Sender<Stop>,
+    listeners: RefCell<Vec<Listens>>,
     acceptors: Rc<Tasks>,
     handshakes: Rc<Tasks>,
     sessions: Rc<Tasks>,
@@ -172,6 +190,8 @@ impl Worker {
             observer,
             hands,
             slots: Arc::new(Semaphore::new(HANDSHAKES)),
+            stop: watch::Sender::new(Stop::Serving),
+            listeners: RefCell::default(),
             acceptors: Rc::default(),
             handshakes: Tasks::shown(move |running| shaking.show_handshakes(running)),
             sessions: Tasks::shown(move |running| relaying.show_sessions(running)),
@@ -179,8 +199,17 @@ impl Worker {
     }
 
     /// Accepts on one socket until told to stop.
-    fn listen(self: &Rc<Self>, listening: Listening, stop: watch::Receiver<bool>) {
-        let Listening { socket, tls, arrival } = listening;
+    fn listen(self: &Rc<Self>, listening: Listening) {
+        let Listening { socket, asked, address, file, tls, arrival } = listening;
+        let listener = match Listener::new(socket) {
+            Ok(listener) => Rc::new(listener),
+            Err(error) => {
+                tracing::error!(%error, "a listening socket cannot be served; its worker serves the others");
+                return;
+            }
+        };
+        let stop = stopped(self.stop.subscribe(), address.clone());
+        self.listeners.borrow_mut().push(Listens { listener: Rc::downgrade(&listener), asked, address, file });
         let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
         let tls = tls.map(ServerConfigs::new);
         let accepting = async move {
@@ -189,18 +218,19 @@ impl Worker {
                     worker.greet(connection, tls.clone());
                 }
             };
-            if let Err(error) = accept(socket, tls.is_some(), slots, stopped(stop), each).await {
-                tracing::error!(%error, "a listening socket cannot be served; its worker serves the others");
-            }
+            accept(listener, tls.is_some(), slots, stop, each).await;
         };
         self.acceptors.spawn(accepting, |message| tracing::error!("accepting connections panicked: {message}"));
     }
 
     /// Takes the connections that other workers hand over, until told to stop.
-    fn take_over(self: &Rc<Self>, intake: Intake, stop: watch::Receiver<bool>) {
+    fn take_over(self: &Rc<Self>, intake: Intake) {
         let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
+        let mut stop = self.stop.subscribe();
         let taking = async move {
-            intake.run(slots, stopped(stop), |connection, tls| worker.greet(connection, tls)).await;
+            // A gateway that is gone wants no more connections either.
+            let stopped = async { drop(stop.wait_for(|stop| *stop != Stop::Serving).await) };
+            intake.run(slots, stopped, |connection, tls| worker.greet(connection, tls)).await;
         };
         self.acceptors.spawn(taking, |message| tracing::error!("taking connections over panicked: {message}"));
     }
@@ -230,11 +260,6 @@ impl Worker {
         let session = session::run(opening, Rc::clone(&self.context));
         self.sessions.spawn(session, |message| tracing::error!("a session panicked: {message}"));
     }
-}
-
-/// A gateway that is gone wants no more connections either.
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Ticks for as long as the worker lives: a late tick is a pause of the whole worker. Tells the board and the meter how busy

@@ -45,7 +45,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "http",
         ],
     ),
-    ("session", &["config", "listener", "gateway", "worker", "shutdown", "log", "admin"]),
+    ("session", &["config", "listener", "gateway", "worker", "shutdown", "log", "admin", "upgrade", "supervisor"]),
     (
         "metrics",
         &[
@@ -61,16 +61,33 @@ const TABLE: &[(&str, &[&str])] = &[
             "shutdown",
             "log",
             "admin",
+            "upgrade",
+            "supervisor",
             "http",
         ],
     ),
-    ("config", &["session", "handshake", "gateway", "worker", "shutdown", "log", "admin"]),
+    ("config", &["session", "handshake", "gateway", "worker", "shutdown", "log", "admin", "upgrade", "supervisor"]),
     (
         "listener",
-        &["relay", "session", "config", "route", "handshake", "gateway", "worker", "shutdown", "log", "admin"],
+        &[
+            "relay",
+            "session",
+            "config",
+            "route",
+            "handshake",
+            "gateway",
+            "worker",
+            "shutdown",
+            "log",
+            "admin",
+            "upgrade",
+            "supervisor",
+        ],
     ),
-    ("shutdown", &["gateway", "worker", "listener", "handshake", "log"]),
-    ("worker", &["gateway"]),
+    ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "upgrade", "supervisor"]),
+    ("worker", &["gateway", "upgrade", "supervisor"]),
+    ("supervisor", &["gateway", "worker", "upgrade", "config", "session", "handshake"]),
+    ("upgrade", &["gateway", "config", "session", "handshake", "relay", "protocol"]),
 ];
 
 /// What the pure modules must not name: IO, clocks, random sources, logs, metrics, threads.

@@ -3,6 +3,7 @@ pub(crate) mod check;
 pub(crate) mod output;
 pub(crate) mod run;
 pub(crate) mod trial;
+pub(crate) mod upgrade;
 
 use clap::{Args, Parser, Subcommand};
 use pulsegate::{
@@ -22,17 +23,18 @@ First steps:
 
 Signals:
   SIGTERM, SIGINT   drain: end every session with a close frame, as [gateway] drain says; a second one cuts the rest
+  SIGUSR2           upgrade: start the program anew, hand the listening sockets to it, and drain once it serves
 
 Exit codes:
   0    everything that was asked for was done; after a drain: every session had its close frame
-  1    a drain had to cut sessions; `check --connect`: a backend did not answer
+  1    a drain had to cut sessions; `check --connect`: a backend did not answer; `upgrade`: the old process serves on
   2    the command line is wrong
-  69   an address cannot be listened on, for example because it is in use
+  69   an address cannot be listened on, for example because it is in use; `upgrade`: there is no process to ask
   70   a worker failed: a bug
   71   the system refused something else: a thread, a signal handler
   78   the configuration is wrong; nothing was bound
 
-Logs go to standard error; answers of `check` and `try` to standard output.";
+Logs go to standard error; answers of `check`, `try` and `upgrade` to standard output.";
 
 /// A WebSocket gateway that keeps idle connections alive and finds dead ones.
 ///
@@ -64,6 +66,12 @@ pub(crate) enum Command {
     /// printed first.
     #[command(verbatim_doc_comment)]
     Try(TryArguments),
+    /// Put a new version, or a new gateway.toml, in place of the running process without refusing a connection.
+    ///
+    /// The running process starts its program file anew and hands its listening sockets to it. Once the new
+    /// process serves, the old one drains; if the new one fails, the old one serves on, and this says why.
+    #[command(verbatim_doc_comment)]
+    Upgrade(UpgradeArguments),
 }
 
 #[derive(Args, Debug)]
@@ -104,11 +112,21 @@ pub(crate) struct TryArguments {
     pub(crate) listen: ListenAddress,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct UpgradeArguments {
+    #[command(flatten)]
+    pub(crate) file: ConfigArgument,
+    /// The running process; without it, the one that gateway.pid_file of the configuration names
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+}
+
 /// How the process ends; `--help` explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done,
     Cut,
+    Failed,
     Unavailable,
     Bug,
     System,
@@ -120,7 +138,7 @@ impl From<Exit> for ExitCode {
         // The numbers from 64 on are those of sysexits.h.
         Self::from(match exit {
             Exit::Done => 0,
-            Exit::Cut => 1,
+            Exit::Cut | Exit::Failed => 1,
             Exit::Unavailable => 69,
             Exit::Bug => 70,
             Exit::System => 71,
@@ -200,6 +218,15 @@ mod tests {
             panic!("try is a command")
         };
         assert_eq!(arguments.listen, ListenAddress::Tcp("127.0.0.1:8080".parse().unwrap()));
+    }
+
+    #[test]
+    fn upgrade_finds_the_process_by_its_id_or_by_the_file() {
+        let Some(Command::Upgrade(arguments)) = parsed("pulsegate upgrade --pid 7").command else {
+            panic!("upgrade is a command")
+        };
+        assert_eq!((arguments.pid, arguments.file.config), (Some(7), PathBuf::from("gateway.toml")));
+        assert!(Arguments::try_parse_from(["pulsegate", "upgrade", "--pid", "x"]).is_err());
     }
 
     #[test]

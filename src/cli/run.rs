@@ -9,12 +9,16 @@ use pulsegate::{
     descriptors,
     gateway::{Ended, Gateway, Observer, StartError},
     log,
+    pid_file::PidFile,
     shutdown::Signals,
+    upgrade::{Inheritance, Trigger},
     upstream::BackendAddress,
 };
-use std::{path::Path, sync::Arc};
+use std::{fmt::Display, io, path::Path, sync::Arc};
 
 pub(crate) fn run(arguments: &RunArguments) -> Exit {
+    // Before there are threads.
+    let Some(inheritance) = inherit() else { return Exit::System };
     let Some(mut config) = load(&arguments.file.config) else { return Exit::Configuration };
     if let Some(address) = arguments.listen.clone()
         && let Err(error) = replace_listener(&mut config, address)
@@ -22,7 +26,12 @@ pub(crate) fn run(arguments: &RunArguments) -> Exit {
         complain(error);
         return Exit::Configuration;
     }
-    serve(config, None)
+    serve(config, None, inheritance)
+}
+
+/// What a predecessor or systemd has for us. What is complained of until the log is open, a predecessor hears.
+pub(crate) fn inherit() -> Option<Inheritance> {
+    Inheritance::receive().map_err(complain).ok()
 }
 
 /// The configuration, or `None` when its mistakes have been printed.
@@ -31,33 +40,68 @@ pub(crate) fn load(file: &Path) -> Option<Config> {
 }
 
 /// Runs a gateway in this process until it has drained.
-pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit {
+pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inheritance: Inheritance) -> Exit {
+    if let Err(error) = inheritance.open_log() {
+        return refuse(&inheritance, format_args!("cannot open the log: {error}"), Exit::System);
+    }
     let _log = match log::start(&config.log) {
         Ok(guard) => guard,
-        Err(error) => {
-            complain(error);
-            return Exit::Configuration;
-        }
+        Err(error) => return refuse(&inheritance, error, Exit::Configuration),
     };
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, limit = descriptors::limit(), "cannot raise the descriptor limit; it stays as it is");
     }
-    let hint = echo_hint(&config);
+    let (hint, lineage) = (echo_hint(&config), inheritance.lineage());
+    let (pid_file, drain) = (config.gateway.pid_file.clone(), config.gateway.drain.timeout);
     // Before anything listens: from the first connection on, a signal must find its handler.
-    let signals = match Signals::install() {
-        Ok(signals) => signals,
-        Err(error) => {
-            complain(format_args!("cannot handle signals: {error}"));
-            return Exit::System;
-        }
+    let handlers = Signals::install().and_then(|signals| Ok((signals, Trigger::install()?)));
+    let (signals, trigger) = match handlers {
+        Ok(handlers) => handlers,
+        Err(error) => return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System),
     };
-    let gateway = match Gateway::observed(config, observer) {
+    let gateway = match Gateway::inheriting(config, observer, &mut inheritance.sockets, lineage.clone()) {
         Ok(gateway) => gateway,
-        Err(error) => {
-            complain(&error);
-            return exit_of(&error);
-        }
+        Err(error) => return refuse(&inheritance, &error, exit_of(&error)),
     };
+    tell_listeners(&gateway, hint);
+    let operator = gateway.operator();
+    let upgrade = move || {
+        let operator = operator.clone();
+        // The upgrade itself tells the log how it went.
+        async move { drop(operator.upgrade().await) }
+    };
+    let threads = signals
+        .forward(gateway.control())
+        .and_then(|()| trigger.forward(upgrade))
+        .and_then(|()| lineage.supervisor().attend(&gateway.control(), drain, gateway.watch_loads()));
+    if let Err(error) = threads {
+        return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System);
+    }
+    if let Err(error) = inheritance.serving(gateway.addresses()) {
+        complain(error);
+        return Exit::System;
+    }
+    let pid_file = pid_file.and_then(|path| {
+        let said = |error: &io::Error| tracing::error!(%error, path = %path.display(), "cannot write the pid file");
+        PidFile::write(&path).inspect_err(said).ok()
+    });
+    let ended = gateway.wait();
+    lineage.settle();
+    if let (true, Some(pid_file)) = (lineage.succeeded(), pid_file) {
+        pid_file.leave();
+    }
+    tracing::info!(told = ended.told, cut = ended.cut, "drained: every session has ended");
+    exit_after(ended)
+}
+
+/// Says why nothing is served, to the operator and to a predecessor.
+fn refuse(inheritance: &Inheritance, problem: impl Display, exit: Exit) -> Exit {
+    complain(&problem);
+    inheritance.failed(problem);
+    exit
+}
+
+fn tell_listeners(gateway: &Gateway, hint: bool) {
     for listener in gateway.listeners() {
         tracing::info!(tls = listener.tls.is_some(), "listening on {}", client_url(listener));
     }
@@ -68,13 +112,6 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
              w.send(\"hello\"): the built-in echo answers"
         );
     }
-    if let Err(error) = signals.forward(gateway.control()) {
-        complain(format_args!("cannot handle signals: {error}"));
-        return Exit::System;
-    }
-    let ended = gateway.wait();
-    tracing::info!(told = ended.told, cut = ended.cut, "drained: every session has ended");
-    exit_after(ended)
 }
 
 /// Whether the built-in echo is served, as the shipped `gateway.toml` does.

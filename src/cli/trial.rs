@@ -2,7 +2,7 @@
 use super::{
     Exit, TryArguments,
     output::{complain_of_file, say},
-    run::serve,
+    run::{inherit, serve},
 };
 use pulsegate::{
     config::{self, LogConfig, LogFormat, LogSessions},
@@ -15,6 +15,7 @@ use pulsegate::{
 use std::{fmt::Display, path::Path, sync::Arc, time::Duration};
 
 pub(crate) fn trial(arguments: &TryArguments) -> Exit {
+    let Some(inheritance) = inherit() else { return Exit::System };
     let text = config::try_text(&arguments.url, &arguments.listen.to_string());
     let mut config = match config::parse("try", &text, Path::new(".")) {
         Ok(config) => config,
@@ -31,7 +32,7 @@ pub(crate) fn trial(arguments: &TryArguments) -> Exit {
         say(format_args!("    {line}"));
     }
     say("\nConnect a client; every ping, pong and round trip is printed here (times are UTC). Ctrl-C ends.\n");
-    serve(config, Some(Arc::new(Printer)))
+    serve(config, Some(Arc::new(Printer)), inheritance)
 }
 
 struct Printer;

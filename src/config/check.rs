@@ -29,7 +29,7 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
     let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
     let upstreams = upstreams::read(root, base);
     Config {
-        gateway: read_gateway(&root.child("gateway", &keys::GATEWAY)),
+        gateway: read_gateway(&root.child("gateway", &keys::GATEWAY), base),
         log: read_log(&root.child("log", &keys::LOG)),
         listeners: listeners::read(root, base),
         routes: routes::read(root, &defaults, &upstreams),
@@ -38,7 +38,7 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
     }
 }
 
-fn read_gateway(table: &Table<'_>) -> GatewayConfig {
+fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
     let mut drain =
         DrainConfig { delay: Duration::ZERO, spread: 15 * SECOND, timeout: 25 * SECOND, code: CloseCode::GOING_AWAY };
     let of_drain = table.child("drain", &keys::DRAIN);
@@ -47,8 +47,15 @@ fn read_gateway(table: &Table<'_>) -> GatewayConfig {
     of_drain.set("timeout", &mut drain.timeout, value::duration);
     of_drain.set("code", &mut drain.code, value::close_code);
 
-    let mut gateway =
-        GatewayConfig { workers: 0, max_sessions: None, memory_limit: None, trusted_proxies: Vec::new(), drain };
+    let mut gateway = GatewayConfig {
+        workers: 0,
+        max_sessions: None,
+        memory_limit: None,
+        trusted_proxies: Vec::new(),
+        pid_file: None,
+        upgrade_timeout: 30 * SECOND,
+        drain,
+    };
     let number = |most| move |value: &DeValue<'_>| value::count(value, 1, most).map(to_usize);
     table.set("workers", &mut gateway.workers, |value| value::count(value, 0, 1024).map(to_usize));
     table.set("max_sessions", &mut gateway.max_sessions, value::unless("auto", number(1 << 32)));
@@ -56,6 +63,8 @@ fn read_gateway(table: &Table<'_>) -> GatewayConfig {
     if let Some(networks) = table.list("trusted_proxies", |value| address::network(&value::text(value)?)) {
         gateway.trusted_proxies = networks;
     }
+    gateway.pid_file = table.read("pid_file", |value| Ok(base.join(value::text(value)?)));
+    table.set("upgrade_timeout", &mut gateway.upgrade_timeout, value::duration);
     gateway
 }
 

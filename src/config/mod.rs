@@ -33,7 +33,7 @@ use crate::{
     route::{RouteConfig, RouteOptions},
     upstream::UpstreamConfig,
 };
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Everything that `gateway.toml` says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +57,10 @@ pub struct GatewayConfig {
     /// Bytes in the outboxes of all sessions together.
     pub memory_limit: Option<u64>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Where to write the id of the process that serves.
+    pub pid_file: Option<PathBuf>,
+    /// How long a new process may take to be ready at an upgrade.
+    pub upgrade_timeout: Duration,
     pub drain: DrainConfig,
 }
 

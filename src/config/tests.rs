@@ -75,6 +75,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(gateway.max_sessions, None);
     assert_eq!(gateway.memory_limit, None);
     assert_eq!(gateway.trusted_proxies, []);
+    assert_eq!((&gateway.pid_file, gateway.upgrade_timeout), (&None, Duration::from_secs(30)));
     assert_eq!(gateway.drain.delay, Duration::ZERO);
     assert_eq!(gateway.drain.spread, Duration::from_secs(15));
     assert_eq!(gateway.drain.timeout, Duration::from_secs(25));
@@ -174,6 +175,8 @@ fn every_other_key_can_be_set() {
         gateway.max_sessions = 1_000
         gateway.memory_limit = "1GiB"
         gateway.trusted_proxies = ["10.0.0.0/8", "::1"]
+        gateway.pid_file = "run/gate.pid"
+        gateway.upgrade_timeout = "5s"
         log = { level = "warn,pulsegate::relay=trace", format = "json", sessions = "abnormal" }
         [gateway.drain]
         delay = "5s"
@@ -207,6 +210,8 @@ fn every_other_key_can_be_set() {
     );
     assert_eq!((config.gateway.workers, config.gateway.max_sessions), (2, Some(1000)));
     assert_eq!(config.gateway.memory_limit, Some(1 << 30));
+    assert_eq!(config.gateway.pid_file, Some("conf/run/gate.pid".into()));
+    assert_eq!(config.gateway.upgrade_timeout, Duration::from_secs(5));
     assert_eq!(config.gateway.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     assert_eq!((config.gateway.drain.timeout, config.gateway.drain.code.get()), (Duration::from_secs(60), 1012));
     assert_eq!((config.log.format, config.log.sessions), (LogFormat::Json, LogSessions::Abnormal));

@@ -2,21 +2,36 @@
 use crate::{
     metrics::{Meters, text::Format},
     shutdown::{Control, Phase},
+    upgrade::{self, Lineage, Part, Successor, UpgradeError},
     worker::Workers,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A hold on a running gateway; cheap to clone. It keeps nothing alive: once the gateway has ended, nobody answers.
 #[derive(Clone, Debug)]
 pub struct Operator {
-    control: Control,
-    workers: Workers,
-    meters: Arc<Meters>,
+    pub(super) control: Control,
+    pub(super) workers: Workers,
+    pub(super) meters: Arc<Meters>,
+    pub(super) lineage: Lineage,
+    pub(super) upgrade_timeout: Duration,
 }
 
 impl Operator {
-    pub(super) fn new(control: Control, workers: Workers, meters: Arc<Meters>) -> Self {
-        Self { control, workers, meters }
+    /// Which generation of a row of upgrades this process is, and which earlier ones still drain.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// Starts this program anew, as its file is now, hands the listening sockets to the new process, and drains this one once that
+    /// is ready. Answers when it is decided.
+    ///
+    /// # Errors
+    /// When the new process does not come to serve; this one serves as before then.
+    pub async fn upgrade(&self) -> Result<Successor, UpgradeError> {
+        let (lineage, control, workers) = (self.lineage.clone(), self.control.clone(), self.workers.clone());
+        upgrade::upgrade(Part { lineage, control, workers, within: self.upgrade_timeout }).await
     }
 
     /// Sessions that are open now, on all workers.

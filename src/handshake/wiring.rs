@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{
-    listener::accept::accept,
+    listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
     upstream::{BackendAddress, BalanceKind, Upstream, UpstreamConfig},
 };
@@ -385,16 +385,19 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
         };
         let stop = Rc::new(tokio::sync::Notify::new());
         let stopped = Rc::clone(&stop);
-        let accepting =
-            accept(bound.sockets.remove(0), false, Arc::clone(&slots), async move { stopped.notified().await }, each);
-        let accepting = spawn_local(accepting);
+        let listener = Rc::new(Listener::new(bound.sockets.remove(0)).unwrap());
+        let stopped = async move {
+            stopped.notified().await;
+            Waiting::Accepted
+        };
+        let accepting = spawn_local(accept(listener, false, Arc::clone(&slots), stopped, each));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST.as_bytes()).await.unwrap();
         assert!(head_of(&mut client).await.starts_with("HTTP/1.1 101 "));
         let opening = openings.recv().await.unwrap().unwrap();
         assert!(matches!(opening.downstream.stream, Stream::Plain(Socket::Tcp(_))));
         stop.notify_one();
-        accepting.await.unwrap().unwrap();
+        accepting.await.unwrap();
         assert_eq!(slots.available_permits(), 1);
     });
 }

@@ -1,7 +1,16 @@
 //! The accept loop of one worker on one listener.
 use super::{Peer, bind::ListenSocket};
 use crate::transport::Socket;
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -34,32 +43,37 @@ impl From<Option<OwnedSemaphorePermit>> for Slot {
     }
 }
 
+/// What becomes of connections that wait in the kernel when a listener stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// They are accepted, for the socket is gone after us.
+    Accepted,
+    /// They are left to another process that has the same socket.
+    Left,
+}
+
 /// Accepts connections and hands each to `each`, which must not block (it spawns the connection's task).
 ///
 /// A connection is accepted only when `slots` has a place for its opening handshake; until then it waits in the kernel.
 /// Errors such as a full descriptor table pause accepting, 10 ms at first, up to 1 s, and end nothing. Once `stop` is
-/// ready, the connections that wait in the kernel are accepted, then the listening socket is closed.
-///
-/// # Errors
-/// If the socket cannot be registered with the runtime.
+/// ready, the connections that wait in the kernel are accepted or left, then our hold on the listening socket is given up.
 pub async fn accept(
-    socket: ListenSocket,
+    listener: Rc<Listener>,
     tls: bool,
     slots: Arc<Semaphore>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Waiting>,
     mut each: impl FnMut(Connection),
-) -> io::Result<()> {
-    let listener = Listener::new(socket)?;
+) {
     let mut stop = pin!(stop);
     let mut trouble = Trouble::default();
-    loop {
+    let waiting = loop {
         let turn = async {
             let slot = Arc::clone(&slots).acquire_owned().await.ok();
             (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
             biased;
-            () = &mut stop => break,
+            waiting = &mut stop => break waiting,
             turn = turn => turn,
         };
         match accepted {
@@ -71,13 +85,18 @@ pub async fn accept(
                 drop(slot);
                 let pause = trouble.pause(&error, Instant::now());
                 tokio::select! {
-                    () = &mut stop => break,
+                    waiting = &mut stop => break waiting,
                     () = sleep(pause) => {}
                 }
             }
         }
+    };
+    match waiting {
+        Waiting::Accepted => {
+            listener.empty(|incoming| deliver(incoming, tls, Arc::clone(&slots).try_acquire_owned().ok(), &mut each));
+        }
+        Waiting::Left => {}
     }
-    listener.empty(|incoming| deliver(incoming, tls, Arc::clone(&slots).try_acquire_owned().ok(), &mut each))
 }
 
 /// Accept errors in a row.
@@ -123,9 +142,20 @@ fn deliver(incoming: Incoming, tls: bool, slot: Option<OwnedSemaphorePermit>, ea
     each(Connection { socket, peer: Peer { address, tls }, slot: Slot(slot) });
 }
 
-enum Listener {
+/// A listening socket that is tied to the runtime of this thread.
+#[derive(Debug)]
+pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
 }
 
 enum Incoming {
@@ -134,7 +164,9 @@ enum Incoming {
 }
 
 impl Listener {
-    fn new(socket: ListenSocket) -> io::Result<Self> {
+    /// # Errors
+    /// If the socket cannot be registered with the runtime.
+    pub fn new(socket: ListenSocket) -> io::Result<Self> {
         Ok(match socket {
             ListenSocket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
             ListenSocket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
@@ -148,10 +180,10 @@ impl Listener {
         }
     }
 
-    /// Accepts what waits in the kernel, then closes. Asks the kernel itself, since the runtime may not have heard yet.
-    fn empty(self, mut each: impl FnMut(Incoming)) -> io::Result<()> {
+    /// Accepts what waits in the kernel. Asks the kernel itself, since the runtime may not have heard yet.
+    fn empty(&self, mut each: impl FnMut(Incoming)) {
         loop {
-            let incoming = match &self {
+            let incoming = match self {
                 Self::Tcp(listener) => socket2::SockRef::from(listener).accept().and_then(|(socket, address)| {
                     socket.set_nonblocking(true)?;
                     let address = address.as_socket().ok_or(io::ErrorKind::InvalidData)?;
@@ -164,11 +196,11 @@ impl Listener {
             };
             match incoming {
                 Ok(incoming) => each(incoming),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "connections that waited at the end may be lost; {}", advice(&error));
-                    return Ok(());
+                    return;
                 }
             }
         }
@@ -180,13 +212,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::listener::{ListenAddress, ListenerConfig, bind::bind};
-    use std::{cell::RefCell, rc::Rc};
+    use std::cell::RefCell;
     use tokio::sync::Notify;
 
-    fn listening(address: ListenAddress) -> (crate::listener::bind::Bound, ListenSocket) {
+    fn listening(address: ListenAddress) -> (crate::listener::bind::Bound, Rc<Listener>) {
         let mut bound = bind(&[ListenerConfig { address, tls: None }], 1).unwrap().remove(0);
         let socket = bound.sockets.remove(0);
-        (bound, socket)
+        (bound, Rc::new(Listener::new(socket).unwrap()))
     }
 
     #[test]
@@ -207,7 +239,7 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let mut peers = Vec::new();
         let slots = Arc::new(Semaphore::new(1));
-        accept(socket, true, slots, async {}, |connection| peers.push(connection.peer)).await.unwrap();
+        accept(socket, true, slots, async { Waiting::Accepted }, |connection| peers.push(connection.peer)).await;
         let expected: Vec<_> =
             clients.iter().map(|client| Peer { address: client.local_addr().ok(), tls: true }).collect();
         assert_eq!(peers, expected);
@@ -224,7 +256,11 @@ mod tests {
         let connections = Rc::new(RefCell::new(Vec::new()));
         let (seen, stop) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
         let slots = Arc::new(Semaphore::new(1));
-        let accepting = accept(socket, false, Arc::clone(&slots), stop.notified(), |connection| {
+        let stopped = async {
+            stop.notified().await;
+            Waiting::Accepted
+        };
+        let accepting = accept(socket, false, Arc::clone(&slots), stopped, |connection| {
             connections.borrow_mut().push(connection);
             seen.notify_one();
         });
@@ -237,7 +273,17 @@ mod tests {
             assert_eq!(connections.borrow()[0].peer, Peer { address: None, tls: false });
             stop.notify_one();
         };
-        let (accepted, ()) = tokio::join!(accepting, watching);
-        accepted.unwrap();
+        tokio::join!(accepting, watching);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn connections_that_are_left_wait_for_whoever_has_the_socket_too() {
+        let (bound, socket) = listening(ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+        let ListenAddress::Tcp(address) = bound.address else { panic!("a TCP listener") };
+        let heir = std::net::TcpListener::from(socket.as_fd().try_clone_to_owned().unwrap());
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let slots = Arc::new(Semaphore::new(1));
+        accept(socket, false, slots, async { Waiting::Left }, |_| panic!("it was to be left")).await;
+        assert_eq!(heir.accept().unwrap().1, client.local_addr().unwrap());
     }
 }

@@ -1,7 +1,11 @@
 //! Binds the listeners' sockets, one for each worker.
-use super::{ListenAddress, ListenerConfig};
+use super::{
+    ListenAddress, ListenerConfig,
+    inherited::{Inherited, InheritedSocket},
+    spread::Arrival,
+};
 use crate::transport;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -10,6 +14,10 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 /// Connections that may wait to be accepted; the kernel caps it by `net.core.somaxconn`.
@@ -21,9 +29,17 @@ pub struct Bound {
     pub config: ListenerConfig,
     /// Where it listens: `config.address`, with the port that the kernel chose for port 0.
     pub address: ListenAddress,
-    /// One for each worker, or a single one; non-blocking.
+    /// One for each worker, or a single one; inherited ones may be more or fewer. Non-blocking.
     pub sockets: Vec<ListenSocket>,
-    _file: Option<SocketFile>,
+    pub(crate) file: Option<Arc<SocketFile>>,
+}
+
+impl Bound {
+    /// How its connections come to `workers` workers.
+    #[must_use]
+    pub fn arrival(&self, workers: usize) -> Arrival {
+        if self.sockets.len() < workers { Arrival::Single } else { Arrival::Hashed }
+    }
 }
 
 /// One worker's listening socket, not yet tied to a runtime.
@@ -72,8 +88,67 @@ fn advice(error: &io::Error) -> String {
 /// # Errors
 /// The first address that cannot be listened on, and why.
 pub fn bind(listeners: &[ListenerConfig], workers: usize) -> Result<Vec<Bound>, BindError> {
+    bind_with(&mut Inherited::default(), listeners, workers)
+}
+
+/// The same, but listeners that find their sockets among the inherited ones use those, and bind nothing that could fail.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_with(
+    inherited: &mut Inherited,
+    listeners: &[ListenerConfig],
+    workers: usize,
+) -> Result<Vec<Bound>, BindError> {
     let addresses: Vec<&ListenAddress> = listeners.iter().map(|listener| &listener.address).collect();
-    listeners.iter().map(|listener| bind_one(listener, &addresses, workers.max(1))).collect()
+    let each = |listener: &ListenerConfig| {
+        let workers = workers.max(1);
+        let mut found = inherited.claim(&listener.address);
+        match found.pop() {
+            Some(last) => adopt(listener, last, found, workers),
+            None => bind_one(listener, &addresses, workers),
+        }
+    };
+    listeners.iter().map(each).collect()
+}
+
+/// Listens on sockets that others bound. If workers are more, further sockets join their `SO_REUSEPORT` group; where that is
+/// refused, for want of a right or since they are no such group, those there are serve all workers.
+fn adopt(
+    config: &ListenerConfig,
+    last: InheritedSocket,
+    more: Vec<InheritedSocket>,
+    workers: usize,
+) -> Result<Bound, BindError> {
+    let explain = |source| BindError::Io { address: config.address.clone(), source };
+    let file = match &last.address {
+        ListenAddress::Unix(path) if last.owns_file => Some(Arc::new(SocketFile::of(path).map_err(explain)?)),
+        ListenAddress::Unix(_) | ListenAddress::Tcp(_) => None,
+    };
+    let address = last.address.clone();
+    let mut sockets: Vec<_> = more.into_iter().map(|found| found.socket).chain([last.socket]).collect();
+    for socket in &sockets {
+        match socket {
+            ListenSocket::Tcp(socket) => {
+                transport::tune(socket, Some(transport::Backstop::Clients)).map_err(explain)?
+            }
+            ListenSocket::Unix(_) => {}
+        }
+    }
+    if let (ListenAddress::Tcp(address), Some(ListenSocket::Tcp(first))) = (&address, sockets.first()) {
+        let only_v6 = address.is_ipv6() && SockRef::from(first).only_v6().map_err(explain)?;
+        let missing = if SockRef::from(first).reuse_port().map_err(explain)? { sockets.len()..workers } else { 0..0 };
+        for _ in missing {
+            match open_tcp(*address, only_v6, true) {
+                Ok(socket) => sockets.push(ListenSocket::Tcp(socket)),
+                Err(error) => {
+                    tracing::info!(%error, %address, sockets = sockets.len(), "workers share the inherited sockets");
+                    break;
+                }
+            }
+        }
+    }
+    Ok(Bound { config: config.clone(), address, sockets, file })
 }
 
 fn bind_one(config: &ListenerConfig, all: &[&ListenAddress], workers: usize) -> Result<Bound, BindError> {
@@ -90,13 +165,13 @@ fn bind_one(config: &ListenerConfig, all: &[&ListenAddress], workers: usize) -> 
             let only_v6 = address.is_ipv6() && has_v4_twin(*address, all);
             let (address, sockets) = bind_tcp(*address, only_v6, workers).map_err(explain)?;
             let sockets = sockets.into_iter().map(ListenSocket::Tcp).collect();
-            Ok(Bound { config: config.clone(), address: ListenAddress::Tcp(address), sockets, _file: None })
+            Ok(Bound { config: config.clone(), address: ListenAddress::Tcp(address), sockets, file: None })
         }
         ListenAddress::Unix(path) => {
             clear_stale(path, &config.address)?;
             let (file, socket) = bind_unix(path).map_err(explain)?;
             let sockets = vec![ListenSocket::Unix(socket)];
-            Ok(Bound { config: config.clone(), address: config.address.clone(), sockets, _file: Some(file) })
+            Ok(Bound { config: config.clone(), address: config.address.clone(), sockets, file: Some(Arc::new(file)) })
         }
     }
 }
@@ -107,24 +182,25 @@ fn has_v4_twin(address: SocketAddr, all: &[&ListenAddress]) -> bool {
 }
 
 fn bind_tcp(address: SocketAddr, only_v6: bool, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    let open = |address: SocketAddr, shared: bool| -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(only_v6)?;
-        }
-        // Not held up by connections of a former process in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        transport::tune(&socket, Some(transport::Backstop::Clients))?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    };
     // Every process of ours could join a SO_REUSEPORT group: a socket without it finds out whether one exists.
-    let address = open(address, false)?.local_addr()?;
-    let sockets = (0..workers).map(|_| open(address, true)).collect::<io::Result<_>>()?;
+    let address = open_tcp(address, only_v6, false)?.local_addr()?;
+    let sockets = (0..workers).map(|_| open_tcp(address, only_v6, true)).collect::<io::Result<_>>()?;
     Ok((address, sockets))
+}
+
+fn open_tcp(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    // Not held up by connections of a former process in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    transport::tune(&socket, Some(transport::Backstop::Clients))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn clear_stale(path: &Path, address: &ListenAddress) -> Result<(), BindError> {
@@ -156,26 +232,38 @@ fn bind_unix(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
     Ok((file, socket.into()))
 }
 
-/// The file of our Unix socket, removed with us unless another process has put its own there.
+/// The file of our Unix socket, removed with us unless another process has put its own there, or serves ours.
 #[derive(Debug)]
-struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    left: AtomicBool,
 }
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
         // A relative path would be lost if the process changed its working directory.
-        Ok(Self { path: std::path::absolute(path)?, device: found.dev(), inode: found.ino() })
+        Ok(Self {
+            path: std::path::absolute(path)?,
+            device: found.dev(),
+            inode: found.ino(),
+            left: AtomicBool::new(false),
+        })
+    }
+
+    /// Another process serves the socket now, and removes its file when it is done.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Relaxed);
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
+        let ours = !self.left.load(Relaxed)
+            && fs::symlink_metadata(&self.path)
+                .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket file could not be removed");
         }

@@ -2,6 +2,7 @@
 pub mod accept;
 pub mod bind;
 pub mod handover;
+pub mod inherited;
 pub mod spread;
 pub mod tls;
 use std::{fmt, net::SocketAddr, path::PathBuf};

@@ -18,6 +18,9 @@ const CALMER: u32 = 25;
 /// A worker whose last tick is older stands still, as in [`crate::session::pause`], and is given nothing.
 const STILL: Duration = Duration::from_millis(1500);
 
+/// Instead of a worker's last tick, for one that has ended: some centuries from now.
+const NEVER_LATE: u64 = 1 << 43;
+
 /// How a listener's connections come to the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -134,6 +137,11 @@ impl Seat {
         let alive = now.saturating_duration_since(self.board.start).as_millis();
         post.ticked.store(u64::try_from(alive).unwrap_or(u64::MAX), Relaxed);
         post.busy.store(post.busy.load(Relaxed).midpoint(busy.min(100)), Relaxed);
+    }
+
+    /// The worker has nothing left to do and ends in good order: from now on no tick is missed.
+    pub fn leave(&self) {
+        self.post().ticked.store(NEVER_LATE, Relaxed);
     }
 
     pub(super) fn board(&self) -> &Board {
@@ -302,8 +310,11 @@ mod tests {
         second.came();
         let later = start + STILL + Duration::from_millis(1);
         first.tick(80, later);
-        let loads: Vec<_> = board.loads(later).map(|load| (load.handshakes, load.busy, load.still)).collect();
-        assert_eq!(loads, [(20, 60, false), (0, 0, true)]);
+        let figures = || board.loads(later).map(|load| (load.handshakes, load.busy, load.still)).collect::<Vec<_>>();
+        assert_eq!(figures(), [(20, 60, false), (0, 0, true)]);
+        second.leave();
+        assert!(!figures()[1].2, "who has ended does not stand still");
+        second.tick(0, start);
         assert_eq!(first.better(Arrival::Hashed, later), None);
     }
 

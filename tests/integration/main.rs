@@ -13,4 +13,5 @@ mod secure;
 mod spread;
 mod start;
 mod unix;
+mod upgrade;
 mod verdict;
