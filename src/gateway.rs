@@ -18,7 +18,11 @@ use crate::{
         spread::{Arrival, Board},
         tls::{TlsError, tls_config},
     },
-    log::verdict::VerdictLog,
+    log::{
+        LAST_WORDS,
+        access::{AccessLog, AccessLogError},
+        verdict::VerdictLog,
+    },
     route::{Route, RouteConfig, Router},
     session::Outboxes,
     shutdown::{Control, DrainPlan, Drained, Share},
@@ -47,6 +51,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Upstream(#[from] UpstreamTlsError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// Only a configuration that `config` did not make can be so.
     #[error("route {route:?} goes to upstream {upstream:?}, which is not configured")]
     NoUpstream { route: String, upstream: String },
@@ -75,6 +81,7 @@ pub struct Gateway {
     /// To ask the workers, and to have them do something.
     reach: Workers,
     workers: Vec<JoinHandle<Drained>>,
+    access: Option<Arc<AccessLog>>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
 }
@@ -99,7 +106,8 @@ impl Gateway {
         let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
         let memory = config.gateway.memory_limit.map(|limit| memory_limit(limit, outboxes.clone()));
         let admission = Admission::new(max_sessions(&config), memory);
-        let verdicts = Arc::new(VerdictLog::new(config.log.sessions));
+        let access = config.access_log.as_ref().map(AccessLog::start).transpose()?.map(Arc::new);
+        let verdicts = Arc::new(VerdictLog::new(config.log.sessions, access.clone()));
         let refusals = Refusals::new();
         let plan = DrainPlan::of(&config);
 
@@ -109,7 +117,7 @@ impl Gateway {
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let mut gateway = Self { listeners, control, board, reach, workers: Vec::new(), _bound: Vec::new() };
+        let mut gateway = Self { listeners, control, board, reach, workers: Vec::new(), access, _bound: Vec::new() };
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
@@ -124,6 +132,7 @@ impl Gateway {
                 admission: Arc::clone(&admission),
                 outboxes,
                 verdicts: Arc::clone(&verdicts),
+                access: gateway.access.clone(),
                 observer: observer.clone(),
                 plan,
                 phase: gateway.control.watch(),
@@ -168,7 +177,7 @@ impl Gateway {
     /// To steer it and to ask about it, from any thread, while one waits for it.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::new(self.control.clone(), self.reach.clone())
+        Operator::new(self.control.clone(), self.reach.clone(), self.access.clone())
     }
 
     /// Begins to drain as `[gateway] drain` says, and returns at once.
@@ -192,6 +201,9 @@ impl Gateway {
                 }
                 Err(_) => ended.failed_workers += 1,
             }
+        }
+        if let Some(access) = &self.access {
+            access.flush(LAST_WORDS);
         }
         ended
     }

@@ -184,38 +184,44 @@ async fn cutting(phase: &mut watch::Receiver<Phase>) {
     }
 }
 
-/// SIGTERM and SIGINT of this process. For `main`: programs that embed a gateway have signals of their own.
+/// SIGTERM, SIGINT and SIGUSR1 of this process. For `main`: programs that embed a gateway have signals of their own.
 pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
+    reopen: Signal,
 }
 
 impl Signals {
-    /// From now on neither signal ends the process.
+    /// From now on none of these signals ends the process.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn install() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let (terminate, interrupt) = {
+        let (terminate, interrupt, reopen) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined1())?)
         };
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, reopen })
     }
 
-    /// Has the first signal drain a gateway and every further one cut it. The thread lives as long as the process.
+    /// Has the first SIGTERM or SIGINT drain a gateway and every further one cut it, and SIGUSR1 call `reopen`. The thread
+    /// lives as long as the process.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn forward(mut self, control: Control) -> io::Result<()> {
+    pub fn forward(mut self, control: Control, reopen: impl Fn() + Send + 'static) -> io::Result<()> {
         let forward = move || {
             self.runtime.block_on(async {
                 loop {
                     let name = tokio::select! {
                         _ = self.terminate.recv() => "SIGTERM",
                         _ = self.interrupt.recv() => "SIGINT",
+                        _ = self.reopen.recv() => {
+                            reopen();
+                            continue;
+                        }
                     };
                     if control.phase() == Phase::Serving {
                         tracing::info!("{name}: draining; a second signal cuts the sessions that are left");

@@ -12,9 +12,9 @@ use crate::{
         spread::{Arrival, Seat},
         tls::Acceptor,
     },
-    log::verdict::VerdictLog,
+    log::{access::AccessLog, verdict::VerdictLog},
     session::{
-        self, Observer, Opening, Outboxes, WorkerContext,
+        self, Account, Observer, Opening, Outboxes, WorkerContext,
         pause::{PauseWatch, TICK},
     },
     shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
@@ -51,6 +51,7 @@ pub(crate) struct Setup {
     pub(crate) admission: Arc<Admission>,
     pub(crate) outboxes: Outboxes,
     pub(crate) verdicts: Arc<VerdictLog>,
+    pub(crate) access: Option<Arc<AccessLog>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) plan: DrainPlan,
     pub(crate) phase: watch::Receiver<Phase>,
@@ -90,12 +91,13 @@ async fn live(setup: Setup) -> Drained {
         admission,
         outboxes,
         verdicts,
+        access,
         observer,
         plan,
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), hands, outboxes, verdicts, observer));
+    let worker = Rc::new(Worker::new(edge(), hands, outboxes, (verdicts, access), observer));
     let (stop, stopped) = watch::channel(false);
     for listening in listeners {
         worker.listen(listening, stopped.clone());
@@ -140,7 +142,7 @@ impl Worker {
         edge: Rc<Edge>,
         hands: Hands,
         outboxes: Outboxes,
-        verdicts: Arc<VerdictLog>,
+        (verdicts, access): (Arc<VerdictLog>, Option<Arc<AccessLog>>),
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
@@ -159,6 +161,7 @@ impl Worker {
                     observer.ended(&verdict);
                 }
             }),
+            account: access.and_then(account),
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
@@ -227,6 +230,12 @@ impl Worker {
         let session = session::run(opening, Rc::clone(&self.context));
         self.sessions.spawn(session, |message| tracing::error!("a session panicked: {message}"));
     }
+}
+
+/// Has open sessions written to the access log, if it asks for that.
+fn account(access: Arc<AccessLog>) -> Option<Account> {
+    let every = access.every()?;
+    Some(Account { every, write: Box::new(move |facts, legs, age| access.progress(facts, legs, age)) })
 }
 
 /// A gateway that is gone wants no more connections either.

@@ -121,6 +121,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
         user_agent: None,
         origin: None,
         local_port: None,
+        accounts: 0,
         permit,
     };
     let opened = |socket| Opened { stream: Stream::Plain(Socket::Memory(socket)), early: Vec::new() };
@@ -133,6 +134,7 @@ fn context() -> Rc<WorkerContext> {
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(|_| {}),
+        account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),
     })

@@ -68,7 +68,13 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
              w.send(\"hello\"): the built-in echo answers"
         );
     }
-    if let Err(error) = signals.forward(gateway.control()) {
+    let operator = gateway.operator();
+    let reopen = move || {
+        if !operator.reopen_logs() {
+            tracing::info!("SIGUSR1: there is no access log to open anew");
+        }
+    };
+    if let Err(error) = signals.forward(gateway.control(), reopen) {
         complain(format_args!("cannot handle signals: {error}"));
         return Exit::System;
     }
@@ -85,7 +91,9 @@ fn echo_hint(config: &Config) -> bool {
 fn exit_of(error: &StartError) -> Exit {
     match error {
         StartError::Bind(_) => Exit::Unavailable,
-        StartError::Tls(_) | StartError::Upstream(_) | StartError::NoUpstream { .. } => Exit::Configuration,
+        StartError::Tls(_) | StartError::Upstream(_) | StartError::NoUpstream { .. } | StartError::AccessLog(_) => {
+            Exit::Configuration
+        }
         StartError::Worker(_) => Exit::System,
     }
 }

@@ -1,6 +1,7 @@
 //! From the text of `gateway.toml` to a complete, valid `Config`, or to all its mistakes at once.
 use super::{
-    Config, DrainConfig, GatewayConfig, LogConfig, LogFormat, LogSessions, address,
+    AccessLogConfig, AccessLogFormat, AccessLogPath, Config, DrainConfig, GatewayConfig, LogConfig, LogFormat,
+    LogSessions, address,
     file::Table,
     keys, listeners, options,
     problem::{ConfigErrors, Sink, Wrong},
@@ -28,9 +29,11 @@ pub fn parse(file_name: &str, text: &str, base: &Path) -> Result<Config, ConfigE
 fn read(root: &Table<'_>, base: &Path) -> Config {
     let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
     let upstreams = upstreams::read(root, base);
+    let access_log = read_access_log(&root.child("access_log", &keys::ACCESS_LOG), base);
     Config {
         gateway: read_gateway(&root.child("gateway", &keys::GATEWAY)),
-        log: read_log(&root.child("log", &keys::LOG)),
+        log: read_log(&root.child("log", &keys::LOG), access_log.is_some()),
+        access_log,
         listeners: listeners::read(root, base),
         routes: routes::read(root, &defaults, &upstreams),
         upstreams: upstreams.into_iter().flat_map(|(_, upstream)| upstream).collect(),
@@ -63,14 +66,54 @@ fn to_usize(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-fn read_log(table: &Table<'_>) -> LogConfig {
-    let mut log = LogConfig { level: "info".into(), format: LogFormat::Auto, sessions: LogSessions::All };
+const SESSIONS: &[(&str, LogSessions)] =
+    &[("all", LogSessions::All), ("abnormal", LogSessions::Abnormal), ("off", LogSessions::Off)];
+
+/// Verdicts that have a log of their own are not told twice, unless asked for.
+fn read_log(table: &Table<'_>, elsewhere: bool) -> LogConfig {
+    let sessions = if elsewhere { LogSessions::Off } else { LogSessions::All };
+    let mut log = LogConfig { level: "info".into(), format: LogFormat::Auto, sessions };
     table.set("level", &mut log.level, level);
     let formats = &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
     table.set("format", &mut log.format, value::word(formats));
-    let sessions = &[("all", LogSessions::All), ("abnormal", LogSessions::Abnormal), ("off", LogSessions::Off)];
-    table.set("sessions", &mut log.sessions, value::word(sessions));
+    table.set("sessions", &mut log.sessions, value::word(SESSIONS));
     log
+}
+
+fn read_access_log(table: &Table<'_>, base: &Path) -> Option<AccessLogConfig> {
+    let path = |value: &DeValue<'_>| {
+        value::text(value).map(|path| match path.as_str() {
+            "stdout" => AccessLogPath::Stdout,
+            file => AccessLogPath::File(base.join(file)),
+        })
+    };
+    let path = table.read("path", value::unless("off", path));
+    let mut log = AccessLogConfig {
+        path: AccessLogPath::Stdout,
+        format: AccessLogFormat::Json,
+        sessions: LogSessions::All,
+        every: None,
+    };
+    table.set(
+        "format",
+        &mut log.format,
+        value::word(&[("json", AccessLogFormat::Json), ("text", AccessLogFormat::Text)]),
+    );
+    table.set("sessions", &mut log.sessions, value::word(SESSIONS));
+    table.set("every", &mut log.every, value::unless("off", every));
+    if ["format", "sessions", "every"].into_iter().any(|key| table.has(key)) {
+        table.must_have("path", "write path = \"access.log\" or \"stdout\"");
+    }
+    path.flatten().map(|path| AccessLogConfig { path, ..log })
+}
+
+/// More often than each second is no log any more: metrics tell what moves.
+fn every(value: &DeValue<'_>) -> Result<Duration, Wrong> {
+    let time = value::duration(value)?;
+    if time < SECOND {
+        return Err(Wrong::new(format!("{} is too often", value::shown(value)), "write at least \"1s\""));
+    }
+    Ok(time)
 }
 
 /// A filter directive; a part without `=` must be a level, since `EnvFilter` takes a mistyped one for a target.

@@ -33,13 +33,15 @@ use crate::{
     route::{RouteConfig, RouteOptions},
     upstream::UpstreamConfig,
 };
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Everything that `gateway.toml` says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub gateway: GatewayConfig,
     pub log: LogConfig,
+    /// `None`: no log of its own for verdicts.
+    pub access_log: Option<AccessLogConfig>,
     /// `[defaults]`: what applies before a route is known.
     pub defaults: RouteOptions,
     pub listeners: Vec<ListenerConfig>,
@@ -90,4 +92,29 @@ pub enum LogSessions {
     All,
     Abnormal,
     Off,
+}
+
+/// The log of verdicts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLogConfig {
+    pub path: AccessLogPath,
+    pub format: AccessLogFormat,
+    /// Which verdicts are written.
+    pub sessions: LogSessions,
+    /// How often an open session is written besides.
+    pub every: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogPath {
+    Stdout,
+    File(PathBuf),
+}
+
+/// How a record is spelled; each is one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Json,
+    /// `key=value`, as Heroku's logfmt.
+    Text,
 }

@@ -259,6 +259,38 @@ fn routes_are_named_by_host_and_path_and_upstreams_keep_their_order() {
 }
 
 #[test]
+fn an_access_log_takes_the_verdicts_out_of_the_log() {
+    let config = read(&format!("access_log.path = \"logs/access.log\"\n{MINIMAL}"));
+    let expected = AccessLogConfig {
+        path: AccessLogPath::File("conf/logs/access.log".into()),
+        format: AccessLogFormat::Json,
+        sessions: LogSessions::All,
+        every: None,
+    };
+    assert_eq!((config.access_log, config.log.sessions), (Some(expected), LogSessions::Off));
+    let config = read(&format!(
+        "log.sessions = \"abnormal\"\n\
+         access_log = {{ path = \"stdout\", format = \"text\", sessions = \"abnormal\", every = \"10m\" }}\n{MINIMAL}"
+    ));
+    let expected = AccessLogConfig {
+        path: AccessLogPath::Stdout,
+        format: AccessLogFormat::Text,
+        sessions: LogSessions::Abnormal,
+        every: seconds(600),
+    };
+    assert_eq!((config.access_log, config.log.sessions), (Some(expected), LogSessions::Abnormal));
+    let config = read(&format!("access_log.path = \"off\"\n{MINIMAL}"));
+    assert_eq!((config.access_log, config.log.sessions), (None, LogSessions::All));
+
+    let told = mistakes("access_log = { every = \"10ms\" }");
+    assert_eq!(
+        told,
+        "g:1:14: access_log.path: this key is missing; write path = \"access.log\" or \"stdout\"\n\
+         g:1:24: access_log.every: \"10ms\" is too often; write at least \"1s\", or \"off\""
+    );
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let text = include_str!("testdata/mistakes.toml");
     let expected = include_str!("testdata/mistakes.txt");
@@ -390,8 +422,8 @@ proptest::proptest! {
     }
 
     #[test]
-    fn any_value_of_any_key_is_read_or_refused(place in 0..17_usize, key in 0..16_usize, value in "(\"\\PC{0,12}\"|[0-9_]{1,30}|-?[0-9.e]{1,8}|true|\\[\"[a-z:/*.\\]\\[0-9@?]{0,12}\"\\]|\\{\\}|00:00:30|\"[a-z]{2,5}:(//)?[\\]\\[a-z0-9:/.%?#@]{0,16}\"|\"[0-9]{1,22}[a-zA-Z]{0,3}\")") {
-        const HEADERS: [&str; 17] = ["", "gateway", "gateway.drain", "log", "listener.x", "x", "upstream.u", "upstream.u.tls", "defaults",
+    fn any_value_of_any_key_is_read_or_refused(place in 0..18_usize, key in 0..16_usize, value in "(\"\\PC{0,12}\"|[0-9_]{1,30}|-?[0-9.e]{1,8}|true|\\[\"[a-z:/*.\\]\\[0-9@?]{0,12}\"\\]|\\{\\}|00:00:30|\"[a-z]{2,5}:(//)?[\\]\\[a-z0-9:/.%?#@]{0,16}\"|\"[0-9]{1,22}[a-zA-Z]{0,3}\")") {
+        const HEADERS: [&str; 18] = ["", "gateway", "gateway.drain", "log", "access_log", "listener.x", "x", "upstream.u", "upstream.u.tls", "defaults",
             "x", "defaults.heartbeat.client", "defaults.timeouts", "defaults.limits.client", "defaults.limits", "defaults.close_codes", "defaults.heartbeat", "x"];
         let keys = keys::PLACES[place].keys;
         let key = keys[key % keys.len()];

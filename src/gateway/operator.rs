@@ -1,16 +1,18 @@
 //! What may be asked of a running gateway from any thread: by signals, by the admin listener, by programs that embed one.
-use crate::{shutdown::Control, worker::Workers};
+use crate::{log::access::AccessLog, shutdown::Control, worker::Workers};
+use std::sync::Arc;
 
 /// A hold on a running gateway; cheap to clone. It keeps nothing alive: once the gateway has ended, nobody answers.
 #[derive(Clone, Debug)]
 pub struct Operator {
     control: Control,
     workers: Workers,
+    access: Option<Arc<AccessLog>>,
 }
 
 impl Operator {
-    pub(super) fn new(control: Control, workers: Workers) -> Self {
-        Self { control, workers }
+    pub(super) fn new(control: Control, workers: Workers, access: Option<Arc<AccessLog>>) -> Self {
+        Self { control, workers, access }
     }
 
     /// Sessions that are open now, on all workers.
@@ -22,5 +24,19 @@ impl Operator {
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Opens the access log anew, after its file has been moved away. Answers whether there is one.
+    pub fn reopen_logs(&self) -> bool {
+        if let Some(access) = &self.access {
+            access.reopen();
+        }
+        self.access.is_some()
+    }
+
+    /// Records that the access log lost, since its disk was too slow or full.
+    #[must_use]
+    pub fn access_log_lost(&self) -> u64 {
+        self.access.as_ref().map_or(0, |access| access.lost())
     }
 }

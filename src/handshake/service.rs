@@ -24,6 +24,7 @@ use std::{
     cell::{Cell, RefCell},
     future::Future,
     net::IpAddr,
+    num::NonZeroU16,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -192,7 +193,8 @@ impl Visit {
         let Accepted { stream, early, head, lease, local_port } = accepted;
         let client = ClientAddress(provenance.client);
         let config = Arc::clone(&route.config);
-        let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, permit };
+        let local_port = local_port.and_then(NonZeroU16::new);
+        let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, accounts: 0, permit };
         let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts };
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();

@@ -1,12 +1,15 @@
 //! Writes one line per session: its verdict, with a sentence on what to do about it.
-use super::mass::{MassEnds, THRESHOLD};
+use super::{
+    access::AccessLog,
+    mass::{MassEnds, THRESHOLD},
+};
 use crate::{
     config::LogSessions,
     relay::{EndReason, Severity, Side},
     session::verdict::Verdict,
 };
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tracing::Level;
@@ -18,24 +21,23 @@ pub const TARGET: &str = "pulsegate::session";
 #[derive(Debug)]
 pub struct VerdictLog {
     sessions: LogSessions,
+    access: Option<Arc<AccessLog>>,
     mass: Mutex<MassEnds>,
 }
 
 impl VerdictLog {
     #[must_use]
-    pub fn new(sessions: LogSessions) -> Self {
-        Self { sessions, mass: Mutex::new(MassEnds::default()) }
+    pub fn new(sessions: LogSessions, access: Option<Arc<AccessLog>>) -> Self {
+        Self { sessions, access, mass: Mutex::new(MassEnds::default()) }
     }
 
-    /// Writes the verdict if `log.sessions` wants it, and counts it among the ends of its backend.
+    /// Writes the verdict if `log.sessions` wants it, to the access log too, and counts it among the ends of its backend.
     pub fn write(&self, verdict: &Verdict, now: Instant) {
-        let wanted = match self.sessions {
-            LogSessions::All => true,
-            LogSessions::Abnormal => abnormal(verdict),
-            LogSessions::Off => false,
-        };
-        if wanted {
+        if wanted(self.sessions, verdict) {
             write_line(verdict);
+        }
+        if let Some(access) = &self.access {
+            access.end(verdict);
         }
         let many = {
             let mut mass = self.mass.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,6 +54,15 @@ impl VerdictLog {
                 verdict.reason.label(),
             );
         }
+    }
+}
+
+/// Whether a log that takes these sessions takes this verdict.
+pub(super) fn wanted(sessions: LogSessions, verdict: &Verdict) -> bool {
+    match sessions {
+        LogSessions::All => true,
+        LogSessions::Abnormal => abnormal(verdict),
+        LogSessions::Off => false,
     }
 }
 
@@ -97,12 +108,12 @@ pub const fn hint(reason: EndReason) -> &'static str {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds with three digits behind the point: round trips on a local network are shorter than one.
-fn fine_millis(duration: Duration) -> f64 {
+pub(super) fn fine_millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
@@ -158,7 +169,7 @@ fn write_line(verdict: &Verdict) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{relay::PerSide, session::verdict::LegVerdict};
@@ -167,7 +178,7 @@ mod tests {
         sync::Arc,
     };
 
-    fn verdict(reason: EndReason) -> Verdict {
+    pub(in crate::log) fn verdict(reason: EndReason) -> Verdict {
         let client = LegVerdict {
             code_received: Some(1000),
             code_sent: None,
@@ -221,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_one_line_with_every_known_field() {
-        let log = VerdictLog::new(LogSessions::All);
+        let log = VerdictLog::new(LogSessions::All, None);
         let text = logged(|| log.write(&verdict(EndReason::UpstreamGone), Instant::now()));
         assert_eq!(text.lines().count(), 1, "{text}");
         for part in [
@@ -254,7 +265,7 @@ mod tests {
 
     #[test]
     fn sessions_abnormal_writes_only_what_went_wrong() {
-        let log = VerdictLog::new(LogSessions::Abnormal);
+        let log = VerdictLog::new(LogSessions::Abnormal, None);
         assert_eq!(logged(|| log.write(&verdict(EndReason::ClientClosed), Instant::now())), "");
         assert_ne!(logged(|| log.write(&verdict(EndReason::ClientGone), Instant::now())), "");
         let mut cut = verdict(EndReason::Draining);
@@ -264,7 +275,7 @@ mod tests {
 
     #[test]
     fn sessions_off_still_tells_when_a_whole_backend_goes() {
-        let log = VerdictLog::new(LogSessions::Off);
+        let log = VerdictLog::new(LogSessions::Off, None);
         let now = Instant::now();
         let text = logged(|| (0..300).for_each(|_| log.write(&verdict(EndReason::UpstreamGone), now)));
         assert_eq!(text.lines().count(), 1, "{text}");

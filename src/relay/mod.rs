@@ -26,7 +26,11 @@ use crate::protocol::{
     violation::Violation,
 };
 use closing::Ending;
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What a chunk comes to, as far as it was used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +80,12 @@ impl Relay {
     #[must_use]
     pub fn leg(&self, side: Side) -> &Leg {
         &self.legs[side]
+    }
+
+    /// Time since the last byte of this leg's peer.
+    #[must_use]
+    pub fn silence(&self, side: Side, now: Instant) -> Duration {
+        self.clock.moment(now) - self.legs[side].heartbeat.heard()
     }
 
     /// Whether this leg should be read. What may not cross because the other leg does not take it is not read,

@@ -174,7 +174,13 @@ impl Session {
 
     fn check_time(&mut self, now: Instant) -> Progress {
         // The timer is never set later than the relay's deadline, so that most turns need not ask for it.
-        if self.armed > now || self.relay.poll_timeout().is_none_or(|at| at > now) {
+        if self.armed > now {
+            return false;
+        }
+        if self.account_due().is_some_and(|at| at <= now) {
+            self.give_account(now);
+        }
+        if self.relay.poll_timeout().is_none_or(|at| at > now) {
             return false;
         }
         let pauses = self.context.pause.observe(now);
@@ -235,7 +241,11 @@ impl Session {
 
     /// Sets the timer if it would come too late; a deadline that has moved on is found when it fires.
     fn arm(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let Some(due) = self.relay.poll_timeout() else { return Poll::Pending };
+        let due = match (self.relay.poll_timeout(), self.account_due()) {
+            (Some(relay), Some(account)) => relay.min(account),
+            (Some(due), None) | (None, Some(due)) => due,
+            (None, None) => return Poll::Pending,
+        };
         if due < self.armed || self.armed <= now {
             self.armed = due;
             let at = together(due, now, self.context.registry.len());

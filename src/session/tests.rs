@@ -33,6 +33,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream, close: Duration) ->
         user_agent: None,
         origin: None,
         local_port: None,
+        accounts: 0,
         permit,
     };
     let opened = |socket| Opened { stream: Stream::Plain(Socket::Memory(socket)), early: Vec::new() };
@@ -46,6 +47,7 @@ fn context(verdicts: &Rc<RefCell<Vec<Verdict>>>) -> Rc<WorkerContext> {
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(move |verdict| verdicts.borrow_mut().push(verdict)),
+        account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),
     })

@@ -190,6 +190,7 @@ impl Common {
             user_agent: None,
             origin: None,
             local_port: None,
+            accounts: 0,
             permit: self.admission.admit(&self.route, None).unwrap(),
         };
         Opening { downstream: opened(downstream), upstream: opened(upstream), deflate: false, facts }
@@ -222,6 +223,7 @@ pub(crate) async fn run(plan: &Plan) -> Measured {
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: Some(Rc::new(move |_, _, event| hears.heard(event))),
         report: Box::new(move |verdict| judges.judge(&verdict)),
+        account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),
     });
