@@ -25,7 +25,7 @@ use crate::{
     },
     route::{Route, RouteConfig, Router},
     session::Outboxes,
-    shutdown::{Control, DrainPlan, Drained, Share},
+    shutdown::{Control, DrainPlan, Drained, Share, Tally},
     upstream::{Upstream, UpstreamTlsError},
     worker::{self, Workers},
 };
@@ -82,6 +82,8 @@ pub struct Gateway {
     reach: Workers,
     workers: Vec<JoinHandle<Drained>>,
     access: Option<Arc<AccessLog>>,
+    admission: Arc<Admission>,
+    tally: Arc<Tally>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
 }
@@ -117,7 +119,17 @@ impl Gateway {
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let mut gateway = Self { listeners, control, board, reach, workers: Vec::new(), access, _bound: Vec::new() };
+        let mut gateway = Self {
+            listeners,
+            control,
+            board,
+            reach,
+            workers: Vec::new(),
+            access,
+            admission: Arc::clone(&admission),
+            tally: Arc::default(),
+            _bound: Vec::new(),
+        };
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
@@ -135,6 +147,7 @@ impl Gateway {
                 access: gateway.access.clone(),
                 observer: observer.clone(),
                 plan,
+                tally: Arc::clone(&gateway.tally),
                 phase: gateway.control.watch(),
             };
             let (ready, fall) = (ready.clone(), Fall(gateway.control.clone()));
@@ -177,7 +190,7 @@ impl Gateway {
     /// To steer it and to ask about it, from any thread, while one waits for it.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::new(self.control.clone(), self.reach.clone(), self.access.clone())
+        Operator::new(self)
     }
 
     /// Begins to drain as `[gateway] drain` says, and returns at once.

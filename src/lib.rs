@@ -22,7 +22,7 @@
 //! | [`protocol`] | RFC 6455 on one leg: frames, heartbeat, closing, outbox | IO, clocks, random numbers, the other leg |
 //! | [`relay`] | what crosses between two legs, what ends a session, which codes are said | IO, clocks, random numbers |
 //! | [`session`], [`transport`] | one task per session: sockets, timer, verdict | HTTP, configuration files |
-//! | [`pem`], [`tasks`] | files and tasks that several of the next need | all of the next |
+//! | [`pem`], [`tasks`], [`pacing`] | files, tasks and turns that several of the next need | all of the next |
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
@@ -40,6 +40,7 @@ pub mod gateway;
 pub mod handshake;
 pub mod listener;
 pub mod log;
+pub mod pacing;
 pub mod pem;
 pub mod protocol;
 pub mod relay;

@@ -13,11 +13,12 @@ use crate::{
         tls::Acceptor,
     },
     log::{access::AccessLog, verdict::VerdictLog},
+    pacing::Bounded,
     session::{
         self, Account, Observer, Opening, Outboxes, WorkerContext,
         pause::{PauseWatch, TICK},
     },
-    shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
+    shutdown::{DrainPlan, Drained, Draining, Phase, Share, Tally, drain, until_closing},
     tasks::Tasks,
     transport::{RecordRoom, ServerConfigs},
 };
@@ -54,6 +55,7 @@ pub(crate) struct Setup {
     pub(crate) access: Option<Arc<AccessLog>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) plan: DrainPlan,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -94,10 +96,11 @@ async fn live(setup: Setup) -> Drained {
         access,
         observer,
         plan,
+        tally,
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), hands, outboxes, (verdicts, access), observer));
+    let worker = Rc::new(Worker::new(edge(), hands, outboxes, (verdicts, access), observer, plan.pace));
     let (stop, stopped) = watch::channel(false);
     for listening in listeners {
         worker.listen(listening, stopped.clone());
@@ -106,7 +109,7 @@ async fn live(setup: Setup) -> Drained {
     let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
     let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat));
 
-    let since = until_closing(&mut phase, &plan).await;
+    let began = until_closing(&mut phase, &plan, &tally).await;
     admission.drain();
     stop.send_replace(true);
     worker.acceptors.finished().await;
@@ -116,8 +119,9 @@ async fn live(setup: Setup) -> Drained {
         handshakes: &worker.handshakes,
         admitted: &|| admission.sessions(),
         share,
+        tally: &tally,
     };
-    let drained = drain(&parts, &plan, since, &mut phase).await;
+    let drained = drain(&parts, &plan, began, &mut phase).await;
     watchdog.abort();
     errands.abort();
     drained
@@ -144,6 +148,7 @@ impl Worker {
         outboxes: Outboxes,
         (verdicts, access): (Arc<VerdictLog>, Option<Arc<AccessLog>>),
         observer: Option<Arc<dyn Observer>>,
+        farewells: Bounded,
     ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
@@ -161,6 +166,7 @@ impl Worker {
                     observer.ended(&verdict);
                 }
             }),
+            farewells,
             account: access.and_then(account),
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());

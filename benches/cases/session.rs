@@ -134,6 +134,10 @@ fn context() -> Rc<WorkerContext> {
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(|_| {}),
+        farewells: pulsegate::pacing::Bounded {
+            pace: pulsegate::pacing::Pace::Spread(std::time::Duration::ZERO),
+            most: std::time::Duration::ZERO,
+        },
         account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),

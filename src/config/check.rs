@@ -7,7 +7,10 @@ use super::{
     problem::{ConfigErrors, Sink, Wrong},
     routes, syntax, upstreams, value,
 };
-use crate::{protocol::close::CloseCode, route::RouteOptions};
+use crate::{
+    pacing::{Pace, Turns},
+    route::RouteOptions,
+};
 use std::{path::Path, time::Duration};
 use toml::de::{DeTable, DeValue};
 
@@ -42,14 +45,7 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
 }
 
 fn read_gateway(table: &Table<'_>) -> GatewayConfig {
-    let mut drain =
-        DrainConfig { delay: Duration::ZERO, spread: 15 * SECOND, timeout: 25 * SECOND, code: CloseCode::GOING_AWAY };
-    let of_drain = table.child("drain", &keys::DRAIN);
-    of_drain.set("delay", &mut drain.delay, value::duration_or_zero);
-    of_drain.set("spread", &mut drain.spread, value::duration_or_zero);
-    of_drain.set("timeout", &mut drain.timeout, value::duration);
-    of_drain.set("code", &mut drain.code, value::close_code);
-
+    let drain = read_drain(&table.child("drain", &keys::DRAIN));
     let mut gateway =
         GatewayConfig { workers: 0, max_sessions: None, memory_limit: None, trusted_proxies: Vec::new(), drain };
     let number = |most| move |value: &DeValue<'_>| value::count(value, 1, most).map(to_usize);
@@ -60,6 +56,28 @@ fn read_gateway(table: &Table<'_>) -> GatewayConfig {
         gateway.trusted_proxies = networks;
     }
     gateway
+}
+
+fn read_drain(table: &Table<'_>) -> DrainConfig {
+    let mut drain = DrainConfig {
+        delay: Duration::ZERO,
+        pace: Pace::Spread(15 * SECOND),
+        order: Turns::OldestFirst,
+        timeout: 25 * SECOND,
+        code: None,
+    };
+    table.set("delay", &mut drain.delay, value::duration_or_zero);
+    table.set("spread", &mut drain.pace, |value| value::duration_or_zero(value).map(Pace::Spread));
+    table.set("rate", &mut drain.pace, |value| value::rate(value).map(Pace::Rate));
+    if table.has("rate") && table.has("spread") {
+        let message = "rate and spread are two answers to one question: how fast sessions are told to end";
+        let help = "keep rate if their number in each second counts, spread if the time for all of them does";
+        table.report("rate", Wrong::new(message, help));
+    }
+    table.set("order", &mut drain.order, value::word(&[("oldest", Turns::OldestFirst), ("random", Turns::Random)]));
+    table.set("timeout", &mut drain.timeout, value::duration);
+    table.set("code", &mut drain.code, value::unless("auto", value::close_code));
+    drain
 }
 
 fn to_usize(count: u64) -> usize {

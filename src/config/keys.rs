@@ -14,7 +14,8 @@ pub(super) const ROOT: Place = Place {
 };
 pub(super) const GATEWAY: Place =
     Place { title: "[gateway]", keys: &["workers", "max_sessions", "memory_limit", "trusted_proxies", "drain"] };
-pub(super) const DRAIN: Place = Place { title: "[gateway] drain", keys: &["delay", "spread", "timeout", "code"] };
+pub(super) const DRAIN: Place =
+    Place { title: "[gateway] drain", keys: &["delay", "spread", "rate", "order", "timeout", "code"] };
 pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
 pub(super) const ACCESS_LOG: Place = Place { title: "[access_log]", keys: &["path", "format", "sessions", "every"] };
 pub(super) const DEFAULTS: Place = Place {

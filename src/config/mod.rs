@@ -29,6 +29,7 @@ pub use report::{Report, report};
 
 use crate::{
     listener::ListenerConfig,
+    pacing::{Pace, Turns},
     protocol::close::CloseCode,
     route::{RouteConfig, RouteOptions},
     upstream::UpstreamConfig,
@@ -65,9 +66,11 @@ pub struct GatewayConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrainConfig {
     pub delay: Duration,
-    pub spread: Duration,
+    pub pace: Pace,
+    pub order: Turns,
     pub timeout: Duration,
-    pub code: CloseCode,
+    /// `None`: by the cause of the drain.
+    pub code: Option<CloseCode>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -76,9 +76,10 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(gateway.memory_limit, None);
     assert_eq!(gateway.trusted_proxies, []);
     assert_eq!(gateway.drain.delay, Duration::ZERO);
-    assert_eq!(gateway.drain.spread, Duration::from_secs(15));
+    assert_eq!(gateway.drain.pace, Pace::Spread(Duration::from_secs(15)));
+    assert_eq!(gateway.drain.order, Turns::OldestFirst);
     assert_eq!(gateway.drain.timeout, Duration::from_secs(25));
-    assert_eq!(gateway.drain.code.get(), 1001);
+    assert_eq!(gateway.drain.code, None);
     assert_eq!(log, LogConfig { level: "info".into(), format: LogFormat::Auto, sessions: LogSessions::All });
 
     let relay = &defaults.relay;
@@ -177,7 +178,8 @@ fn every_other_key_can_be_set() {
         log = { level = "warn,pulsegate::relay=trace", format = "json", sessions = "abnormal" }
         [gateway.drain]
         delay = "5s"
-        spread = "0s"
+        rate = "100/s"
+        order = "random"
         timeout = "1m"
         code = 1012
         [defaults]
@@ -208,7 +210,12 @@ fn every_other_key_can_be_set() {
     assert_eq!((config.gateway.workers, config.gateway.max_sessions), (2, Some(1000)));
     assert_eq!(config.gateway.memory_limit, Some(1 << 30));
     assert_eq!(config.gateway.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
-    assert_eq!((config.gateway.drain.timeout, config.gateway.drain.code.get()), (Duration::from_secs(60), 1012));
+    assert_eq!(
+        (config.gateway.drain.timeout, config.gateway.drain.code),
+        (Duration::from_secs(60), CloseCode::new(1012))
+    );
+    let hundred = crate::pacing::Rate { count: 100.try_into().unwrap(), per: Duration::from_secs(1) };
+    assert_eq!((config.gateway.drain.pace, config.gateway.drain.order), (Pace::Rate(hundred), Turns::Random));
     assert_eq!((config.log.format, config.log.sessions), (LogFormat::Json, LogSessions::Abnormal));
     assert_eq!(config.listeners[0].address, ListenAddress::Unix("conf/run/p.sock".into()));
     let route = &config.routes[0];
@@ -256,6 +263,13 @@ fn routes_are_named_by_host_and_path_and_upstreams_keep_their_order() {
     assert_eq!(names, ["*.example.com/x", "[::1]/"]);
     let pools: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     assert_eq!(pools, ["z", "a"]);
+}
+
+#[test]
+fn a_drain_has_a_rate_or_a_spread() {
+    let told = mistakes("gateway.drain = { rate = \"100/s\", spread = \"15s\" }");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("g:1:26: gateway.drain.rate: rate and spread are two answers"), "{told}");
 }
 
 #[test]

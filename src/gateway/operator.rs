@@ -1,6 +1,13 @@
 //! What may be asked of a running gateway from any thread: by signals, by the admin listener, by programs that embed one.
-use crate::{log::access::AccessLog, shutdown::Control, worker::Workers};
+use super::Gateway;
+use crate::{
+    handshake::admission::Admission,
+    log::access::AccessLog,
+    shutdown::{Control, DrainProgress, Tally},
+    worker::Workers,
+};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// A hold on a running gateway; cheap to clone. It keeps nothing alive: once the gateway has ended, nobody answers.
 #[derive(Clone, Debug)]
@@ -8,11 +15,25 @@ pub struct Operator {
     control: Control,
     workers: Workers,
     access: Option<Arc<AccessLog>>,
+    admission: Arc<Admission>,
+    tally: Arc<Tally>,
 }
 
 impl Operator {
-    pub(super) fn new(control: Control, workers: Workers, access: Option<Arc<AccessLog>>) -> Self {
-        Self { control, workers, access }
+    pub(super) fn new(gateway: &Gateway) -> Self {
+        Self {
+            control: gateway.control.clone(),
+            workers: gateway.reach.clone(),
+            access: gateway.access.clone(),
+            admission: Arc::clone(&gateway.admission),
+            tally: Arc::clone(&gateway.tally),
+        }
+    }
+
+    /// How the drain goes; `None` before it has begun.
+    #[must_use]
+    pub fn drain_progress(&self) -> Option<DrainProgress> {
+        self.tally.progress(self.admission.sessions(), Instant::now())
     }
 
     /// Sessions that are open now, on all workers.

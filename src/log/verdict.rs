@@ -1,10 +1,8 @@
 //! Writes one line per session: its verdict, with a sentence on what to do about it.
-use super::{
-    access::AccessLog,
-    mass::{MassEnds, THRESHOLD},
-};
+use super::{access::AccessLog, mass::MassEnds};
 use crate::{
     config::LogSessions,
+    pacing::MANY,
     relay::{EndReason, Severity, Side},
     session::verdict::Verdict,
 };
@@ -49,7 +47,7 @@ impl VerdictLog {
                 reason = verdict.reason.label(),
                 upstream.name = verdict.upstream,
                 upstream.backend = verdict.backend,
-                "more than {THRESHOLD} sessions of backend {} ended by {} within a second",
+                "more than {MANY} sessions of backend {} ended by {} within a second",
                 verdict.backend,
                 verdict.reason.label(),
             );
@@ -136,6 +134,7 @@ fn write_line(verdict: &Verdict) {
                 client.origin = verdict.origin.as_deref(),
                 client.code_received = client.code_received,
                 client.code_sent = client.code_sent,
+                client.told_after_ms = verdict.told_after.map(millis),
                 client.cut = client.cut,
                 client.bytes = client.bytes_received,
                 client.messages = client.messages_received,
@@ -202,6 +201,7 @@ pub(super) mod tests {
             duration: Duration::from_millis(61_500),
             reason,
             first: Some(Side::Downstream),
+            told_after: Some(Duration::from_millis(2_500)),
             cause: None,
             legs: PerSide { downstream: client, upstream: LegVerdict::default() },
         }
@@ -246,6 +246,7 @@ pub(super) mod tests {
             r#""client.address":"203.0.113.7""#,
             r#""client.user_agent":"Mozilla \"5.0\"""#,
             r#""client.code_received":1000"#,
+            r#""client.told_after_ms":2500"#,
             r#""client.cut":false"#,
             r#""client.bytes":120"#,
             r#""client.messages":3"#,

@@ -12,7 +12,7 @@ impl Relay {
     /// When `on_timeout` has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let session = if self.ending.is_none() { [self.age_limit, self.idle_limit()] } else { [None, None] };
+        let session = if self.ending.is_none() { [self.age_limit, self.idle_limit()] } else { [self.turn_at(), None] };
         let legs = Side::BOTH.map(|side| self.leg_timeout(side));
         session.into_iter().chain(legs).flatten().min().map(|at| self.clock.instant(at))
     }
@@ -43,6 +43,9 @@ impl Relay {
             self.end_with(Ending::by_gateway(EndReason::MaxAge, now), None, now);
         } else if self.idle_limit().is_some_and(|at| at <= now) {
             self.end_with(Ending::by_gateway(EndReason::Idle, now), None, now);
+        }
+        if self.turn_at().is_some_and(|at| at <= now) {
+            self.take_turn(now);
         }
         for side in Side::BOTH {
             // First, so that a farewell that is decided on now gets the turn that follows to be said.

@@ -9,6 +9,7 @@ pub mod end_reason;
 mod patience;
 pub mod settings;
 pub mod side;
+mod turn;
 
 pub use closing::{Loss, Outcome, Wish};
 pub use end_reason::{Blame, CloseCodes, EndReason, Farewell, Severity};
@@ -240,7 +241,7 @@ impl Relay {
     #[inline]
     #[must_use]
     pub fn has_control(&self, side: Side) -> bool {
-        self.legs[side].control_waits() && !self.inside_frame(side)
+        self.legs[side].control_waits() && !self.inside_frame(side) && !self.waits_its_turn(side)
     }
 
     /// The next control frame of ours for this leg; it must be sent before anything else.
@@ -331,6 +332,7 @@ impl Relay {
 
     fn violated(&mut self, side: Side, violation: Violation, now: Moment) {
         self.legs[side].input = Input::Deaf;
+        self.take_turn(now);
         self.end_with(Ending::by_violation(side, violation, now), None, now);
         self.source_lost(side, now);
         self.settle(side, now);

@@ -190,6 +190,7 @@ impl Session {
         let answers = if self.facts.lease.backend().proven() { Answers::Proven } else { Answers::Unproven };
         let legs = &self.legs;
         self.relay.on_timeout(now, answers, |side| legs[side].transport.as_ref().and_then(Transport::sample));
+        self.queue_up(now);
         for side in Side::BOTH {
             self.tell_heartbeat(side);
         }

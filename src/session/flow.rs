@@ -54,7 +54,7 @@ impl Session {
         match transport.poll_read(cx, &mut chunk[HELD..HELD + most], cipher) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
-                self.relay.lost(side, Loss::End, now);
+                self.lose(side, Loss::End, now);
                 true
             }
             Poll::Ready(Ok(length)) => {
@@ -64,7 +64,7 @@ impl Session {
                 true
             }
             Poll::Ready(Err(error)) => {
-                self.relay.lost(side, loss(&error), now);
+                self.lose(side, loss(&error), now);
                 true
             }
         }
@@ -201,7 +201,7 @@ impl Session {
                 && (drained || !self.relay.wants_read(side))
             {
                 self.legs[side].writing = Writing::Over;
-                self.relay.lost(side, loss, now);
+                self.lose(side, loss, now);
                 progress = true;
             }
         }

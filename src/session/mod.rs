@@ -8,10 +8,12 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod turn;
 pub mod verdict;
 
 use crate::{
     handshake::admission::Permit,
+    pacing::Bounded,
     protocol::heartbeat::HeartbeatEvent,
     relay::{PerSide, Side},
     route::RouteConfig,
@@ -125,6 +127,8 @@ pub struct WorkerContext {
     pub heartbeat: Option<HeartbeatObserver>,
     /// Called once per session, when its codes are known.
     pub report: Box<dyn Fn(Verdict)>,
+    /// How fast the clients of a lost backend are told, once they are many.
+    pub farewells: Bounded,
     /// For sessions that are written while they run.
     pub account: Option<Account>,
     /// Bytes in the outboxes of this worker's sessions, for the memory limit.

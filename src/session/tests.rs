@@ -47,6 +47,10 @@ fn context(verdicts: &Rc<RefCell<Vec<Verdict>>>) -> Rc<WorkerContext> {
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(move |verdict| verdicts.borrow_mut().push(verdict)),
+        farewells: crate::pacing::Bounded {
+            pace: crate::pacing::Pace::Spread(std::time::Duration::ZERO),
+            most: std::time::Duration::ZERO,
+        },
         account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),

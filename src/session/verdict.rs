@@ -19,6 +19,8 @@ pub struct Verdict {
     pub reason: EndReason,
     /// The side that caused the end; `None`: the gateway.
     pub first: Option<Side>,
+    /// How long the client was made to wait its turn to be told, because its backend lost many.
+    pub told_after: Option<Duration>,
     /// What was wrong, for violations and errors (never payload).
     pub cause: Option<String>,
     pub legs: PerSide<LegVerdict>,
@@ -61,6 +63,7 @@ impl Verdict {
             duration,
             reason: outcome.reason,
             first: outcome.first,
+            told_after: outcome.told_after,
             cause: outcome.violation.map(|violation| violation.explain().to_owned()),
             legs: PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) },
         }

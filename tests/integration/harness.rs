@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every helper has a user in every set of tests")]
 use pulsegate::{
     config::{self, Config},
-    gateway::{Ended, Gateway, Load, Observer},
+    gateway::{Ended, Gateway, Load, Observer, Operator},
     listener::ListenAddress,
     protocol::heartbeat::HeartbeatEvent,
     relay::Side,
@@ -113,6 +113,10 @@ impl Running {
 
     pub(crate) fn control(&self) -> Control {
         self.gateway.control()
+    }
+
+    pub(crate) fn operator(&self) -> Operator {
+        self.gateway.operator()
     }
 
     /// What each worker has to do.

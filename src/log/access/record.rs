@@ -36,6 +36,7 @@ struct End<'a> {
     reason: EndReason,
     first: Option<Side>,
     cause: Option<&'a str>,
+    told_after: Option<Duration>,
 }
 
 /// The value of one field.
@@ -60,7 +61,12 @@ impl<'a> Record<'a> {
             user_agent: verdict.user_agent.as_deref(),
             origin: verdict.origin.as_deref(),
             duration: verdict.duration,
-            end: Some(End { reason: verdict.reason, first: verdict.first, cause: verdict.cause.as_deref() }),
+            end: Some(End {
+                reason: verdict.reason,
+                first: verdict.first,
+                cause: verdict.cause.as_deref(),
+                told_after: verdict.told_after,
+            }),
             legs: &verdict.legs,
         }
     }
@@ -148,6 +154,9 @@ impl<'a> Record<'a> {
             if let Some(text) = text {
                 put(name, Value::Text(text));
             }
+        }
+        if let Some(waited) = self.end.as_ref().and_then(|end| end.told_after) {
+            put("client.told_after_ms", Value::Count(millis(waited)));
         }
         self.leg(Side::Downstream, &CLIENT, &mut put);
         put("upstream.name", Value::Text(self.upstream));
@@ -284,7 +293,7 @@ mod tests {
             "{\"time\":\"2026-03-04T05:06:07.089Z\",\"record\":\"end\",\"session\":\"0123abcd\",\"route\":\"chat\",\
              \"reason\":\"upstream_gone\",\"first\":\"client\",\"start\":\"2026-03-04T05:05:05.589Z\",\
              \"end\":\"2026-03-04T05:06:07.089Z\",\"duration_ms\":61500,\"client.address\":\"203.0.113.7\",\
-             \"client.user_agent\":\"Mozilla \\\"5.0\\\"\",\"client.code_received\":1000,\"client.cut\":false,\
+             \"client.user_agent\":\"Mozilla \\\"5.0\\\"\",\"client.told_after_ms\":2500,\"client.code_received\":1000,\"client.cut\":false,\
              \"client.bytes\":120,\"client.messages\":3,\"client.pings\":7,\"client.pongs\":6,\
              \"client.round_trip_ms\":1.234,\"client.silence_ms\":41000,\"upstream.name\":\"pool\",\
              \"upstream.backend\":\"ws://10.0.0.1:8000\",\"upstream.local_port\":40001,\"upstream.cut\":false,\
@@ -299,7 +308,7 @@ mod tests {
         verdict.cause = Some("a".into());
         let line = Record::end(&verdict, noon()).text();
         assert!(line.starts_with("2026-03-04T05:06:07.089Z end session=0123abcd route=chat reason=client_violation"));
-        assert!(line.contains(" client.user_agent=\"Mozilla \\\"5.0\\\"\" client.code_received=1000 "), "{line}");
+        assert!(line.contains(" client.user_agent=\"Mozilla \\\"5.0\\\"\" client.told_after_ms=2500 "), "{line}");
         assert!(line.ends_with(" upstream.silence_ms=0\n"), "{line}");
         let json = Record::end(&verdict, noon()).json();
         assert_eq!(json.matches("\":").count(), line.matches('=').count() + 2, "{line}{json}");
@@ -332,7 +341,7 @@ mod tests {
         let line = Record::end(&verdict, noon()).json();
         let names = line.split('"').skip(1).step_by(2).zip(line.split('"').skip(2).step_by(2));
         let names: Vec<&str> = names.filter(|(_, after)| after.starts_with(':')).map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 34, "{names:?}");
+        assert_eq!(names.len(), 35, "{names:?}");
         for name in names {
             let of_leg = name.split_once('.').map_or(String::new(), |(_, field)| format!("`….{field}`"));
             assert!(docs.contains(&format!("`{name}`")) || docs.contains(&of_leg) && !of_leg.is_empty(), "{name}");
