@@ -27,7 +27,7 @@
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
 //! | [`gateway`] | builds every part from a configuration, starts the workers, waits for their end | bytes |
-//! | [`log`], [`descriptors`] | what concerns the whole process: its logs, its descriptor limit | frames, HTTP |
+//! | [`log`], [`descriptors`], [`otel`] | what concerns the whole process: its logs, its descriptor limit, traces of handshakes | frames, HTTP |
 //! | `cli`, in the program only | `run`, `check`, `try`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
@@ -40,6 +40,7 @@ pub mod gateway;
 pub mod handshake;
 pub mod listener;
 pub mod log;
+pub mod otel;
 pub mod pacing;
 pub mod pem;
 pub mod protocol;

@@ -39,6 +39,14 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
             return Exit::Configuration;
         }
     };
+    #[cfg(feature = "otel")]
+    let _traces = match pulsegate::otel::start() {
+        Ok(exporter) => exporter,
+        Err(error) => {
+            complain(error);
+            return Exit::Configuration;
+        }
+    };
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, limit = descriptors::limit(), "cannot raise the descriptor limit; it stays as it is");
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     listener::Peer,
+    otel::{Arrival, Handshake},
     route::{Route, RouteConfig},
     session::{ClientAddress, Facts, Opened},
     upstream::{Accepted, Answer, OpenError, Refused, UpstreamRequest},
@@ -64,6 +65,8 @@ pub(super) struct Visit {
     answered: Cell<u32>,
     upgrade: RefCell<Option<Upgrade>>,
     about: RefCell<About>,
+    /// Taken by the first request.
+    arrival: Cell<Arrival>,
 }
 
 /// What is known of the request at hand, in case it is refused: text only once it is logged.
@@ -75,6 +78,7 @@ struct About {
     id: Option<HeaderValue>,
     route: Option<Arc<RouteConfig>>,
     backend: Option<String>,
+    trace: Handshake,
 }
 
 #[derive(Clone, Copy)]
@@ -88,11 +92,11 @@ enum Phase {
 }
 
 impl Visit {
-    pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller) -> Rc<Self> {
+    pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller, arrival: Arrival) -> Rc<Self> {
         let about = About { client: peer_address(&peer), ..About::default() };
         let phase = Cell::new(Phase::Head(Instant::now() + edge.defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
-        Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about })
+        Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about, arrival: Cell::new(arrival) })
     }
 
     /// When the connection is to be given up, unless the layer at work has a deadline of its own.
@@ -145,6 +149,7 @@ impl Visit {
             client: peer_address(&self.peer),
             host: request.headers().get(HOST).cloned(),
             uri: Some(request.uri().clone()),
+            trace: Handshake::begin(self.arrival.take(), request.uri().path(), request.headers()),
             ..About::default()
         };
     }
@@ -152,6 +157,7 @@ impl Visit {
     fn end(&self, answer: &mut Response<StackBody>) {
         self.phase.set(Phase::Answered(Instant::now() + self.edge.defaults.handshake));
         self.answered.set(self.answered.get() + 1);
+        self.about.borrow().trace.end(answer.status());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
@@ -171,6 +177,7 @@ impl Visit {
         let found = self.edge.router.find(&request.host, request.target.path());
         let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
         self.about.borrow_mut().route = Some(Arc::clone(&route.config));
+        self.about.borrow().trace.routed(&route.config.name);
         if !route.config.allows_origin(request.origin.as_deref()) {
             return Err(Refusal::Origin);
         }
@@ -181,6 +188,7 @@ impl Visit {
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
         let accepted = match self.ask(&route, head).await? {
             Answer::Accepted(accepted) => accepted,

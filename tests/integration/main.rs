@@ -6,6 +6,7 @@ mod ends;
 mod flow;
 mod harness;
 mod heartbeat;
+mod otel;
 mod program;
 mod refusals;
 mod resources;

@@ -19,10 +19,16 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(toml: &str, arguments: &[&str]) -> Self {
+        Self::start_with(toml, arguments, &[])
+    }
+
+    /// The same, with more environment variables.
+    pub(crate) fn start_with(toml: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("gateway.toml"), toml).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_pulsegate"))
             .args(arguments)
+            .envs(variables.iter().copied())
             .current_dir(&folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

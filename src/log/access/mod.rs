@@ -12,6 +12,8 @@ use crate::{
     },
 };
 use record::Record;
+#[cfg(feature = "otel")]
+pub(crate) use record::json_text;
 use std::{
     io,
     path::{Path, PathBuf},

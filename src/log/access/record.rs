@@ -244,7 +244,7 @@ fn write_value(line: &mut String, value: &Value<'_>, spell: impl Fn(&mut String,
 }
 
 /// In quotes, with what must not stand between them escaped (RFC 8259 section 7).
-fn json_text(line: &mut String, text: &str) {
+pub(crate) fn json_text(line: &mut String, text: &str) {
     line.push('"');
     for letter in text.chars() {
         match letter {
