@@ -6,7 +6,7 @@ pub use progress::{DrainProgress, Tally};
 
 use crate::{
     config::{Config, DrainConfig},
-    pacing::{Bounded, Turns},
+    pacing::{Bounded, Pace, Turns},
     protocol::close::CloseCode,
     relay::EndReason,
     session::registry::{Key, Order, Registry},
@@ -209,7 +209,13 @@ async fn end_all(parts: &Draining<'_>, plan: &DrainPlan, mut tell: impl FnMut(Ke
     let keys = parts.registry.keys();
     let mut newest = keys.last().copied();
     // A rate is that of the gateway, so every worker takes as long as all sessions together need.
-    let spread = plan.pace.time((parts.admitted)().max(keys.len()));
+    let all = (parts.admitted)().max(keys.len());
+    let spread = plan.pace.time(all);
+    if let (Pace::Rate(rate), 0, true) = (plan.pace.pace, parts.share.worker, plan.pace.pace.time(all) > spread) {
+        tracing::warn!(
+            "drain.timeout leaves {spread:.1?} for {all} sessions: they are told faster than {rate}, not cut"
+        );
+    }
     parts.tally.expect(keys.len(), spread, Instant::now());
     tell_apart(keys, plan.order, spread, parts.share, &mut tell).await;
     let mut quiet_since = None;

@@ -125,7 +125,7 @@ impl Tally {
 
 /// Writes it down.
 pub(super) fn log(progress: &DrainProgress) {
-    let DrainProgress { sessions, told, left, cut, .. } = *progress;
+    let DrainProgress { told, left, cut, .. } = *progress;
     let left_s = progress.estimate().as_secs_f64().ceil();
     let about = if progress.until_told.is_zero() { "at most" } else { "about" };
     tracing::info!(
@@ -133,7 +133,7 @@ pub(super) fn log(progress: &DrainProgress) {
         left,
         cut,
         estimate_s = left_s,
-        "draining: {told} of {sessions} sessions told, {left} left; {about} {left_s} s to go"
+        "draining: {told} sessions told, {left} left; {about} {left_s} s to go"
     );
 }
 

@@ -1,7 +1,6 @@
 //! Tests of the drain, on paused time.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::pacing::Pace;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,

@@ -146,4 +146,40 @@ mod tests {
         let error = AccessLog::start(&config).unwrap_err().to_string();
         assert!(error.starts_with("access_log.path: /nonexistent/access.log cannot be opened"), "{error}");
     }
+
+    /// A disk that takes nothing until it is let go.
+    struct Stalled(std::sync::mpsc::Receiver<()>, Arc<AtomicU64>);
+
+    impl io::Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.fetch_add(bytes.iter().filter(|byte| **byte == b'\n').count() as u64, Ordering::Relaxed);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_stalls_costs_records_that_are_counted_and_holds_nobody_up() {
+        const ENDS: usize = queue::CAPACITY * 2;
+        let path = AccessLogPath::Stdout;
+        let config = AccessLogConfig { path, format: AccessLogFormat::Text, sessions: LogSessions::All, every: None };
+        let (let_go, gate) = std::sync::mpsc::channel();
+        let written = Arc::new(AtomicU64::new(0));
+        let mut disk = Some(Stalled(gate, Arc::clone(&written)));
+        let log = AccessLog::writing(&config, move || match disk.take() {
+            Some(disk) => Ok(Box::new(disk) as Output),
+            None => Err(io::ErrorKind::Other.into()),
+        })
+        .unwrap();
+        let verdict = crate::log::verdict::tests::verdict(crate::relay::EndReason::ClientClosed);
+        (0..ENDS).for_each(|_| log.end(&verdict));
+        let lost = log.lost();
+        assert!(lost > 0 && lost < ENDS as u64, "{lost} lost");
+        drop(let_go);
+        log.flush(Duration::from_secs(10));
+        assert_eq!(written.load(Ordering::Relaxed) + log.lost(), ENDS as u64);
+    }
 }
