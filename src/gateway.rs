@@ -19,11 +19,15 @@ use crate::{
         spread::{Arrival, Board},
         tls::{TlsError, expiry, tls_config},
     },
-    log::verdict::VerdictLog,
+    log::{
+        LAST_WORDS,
+        access::{AccessLog, AccessLogError},
+        verdict::VerdictLog,
+    },
     metrics::{Meters, WorkerMeter},
     route::{Route, RouteConfig, Router},
     session::Outboxes,
-    shutdown::{Control, DrainPlan, Drained, Share},
+    shutdown::{Control, DrainPlan, Drained, Share, Tally},
     upgrade::Lineage,
     upstream::{Upstream, UpstreamTlsError},
     worker::{self, Workers},
@@ -50,6 +54,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Upstream(#[from] UpstreamTlsError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// Only a configuration that `config` did not make can be so.
     #[error("route {route:?} goes to upstream {upstream:?}, which is not configured")]
     NoUpstream { route: String, upstream: String },
@@ -79,6 +85,9 @@ pub struct Gateway {
     reach: Workers,
     meters: Arc<Meters>,
     workers: Vec<JoinHandle<Drained>>,
+    access: Option<Arc<AccessLog>>,
+    admission: Arc<Admission>,
+    tally: Arc<Tally>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
     lineage: Lineage,
@@ -122,7 +131,8 @@ impl Gateway {
         let max_sessions = max_sessions(&config);
         let admission = Admission::new(max_sessions, memory);
         show(&config, max_sessions, &meters);
-        let verdicts = Arc::new(VerdictLog::new(config.log.sessions));
+        let access = config.access_log.as_ref().map(AccessLog::start).transpose()?.map(Arc::new);
+        let verdicts = Arc::new(VerdictLog::new(config.log.sessions, access.clone()));
         let refusals = Refusals::new();
         let plan = DrainPlan::of(&config);
 
@@ -133,10 +143,20 @@ impl Gateway {
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let upgrade_timeout = config.gateway.upgrade_timeout;
-        let (none, files) = (Vec::new(), Vec::new());
-        let mut gateway =
-            Self { listeners, control, board, reach, meters, workers: none, _bound: files, lineage, upgrade_timeout };
+        let mut gateway = Self {
+            listeners,
+            control,
+            board,
+            reach,
+            meters,
+            workers: Vec::new(),
+            access,
+            admission: Arc::clone(&admission),
+            tally: Arc::default(),
+            _bound: Vec::new(),
+            lineage,
+            upgrade_timeout: config.gateway.upgrade_timeout,
+        };
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
@@ -155,8 +175,10 @@ impl Gateway {
                 admission: Arc::clone(&admission),
                 outboxes,
                 verdicts: Arc::clone(&verdicts),
+                access: gateway.access.clone(),
                 observer: observer.clone(),
                 plan,
+                tally: Arc::clone(&gateway.tally),
                 phase: gateway.control.watch(),
             };
             let (ready, fall) = (ready.clone(), Fall(gateway.control.clone()));
@@ -209,6 +231,9 @@ impl Gateway {
             control: self.control.clone(),
             workers: self.reach.clone(),
             meters: Arc::clone(&self.meters),
+            access: self.access.clone(),
+            admission: Arc::clone(&self.admission),
+            tally: Arc::clone(&self.tally),
             lineage: self.lineage.clone(),
             upgrade_timeout: self.upgrade_timeout,
         }
@@ -235,6 +260,9 @@ impl Gateway {
                 }
                 Err(_) => ended.failed_workers += 1,
             }
+        }
+        if let Some(access) = &self.access {
+            access.flush(LAST_WORDS);
         }
         ended
     }

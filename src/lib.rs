@@ -23,13 +23,13 @@
 //! | [`relay`] | what crosses between two legs, what ends a session, which codes are said | IO, clocks, random numbers |
 //! | [`session`], [`transport`] | one task per session: sockets, timer, verdict | HTTP, configuration files |
 //! | [`metrics`] | what workers count, and the text of it | IO but of `/proc`, HTTP, configuration files |
-//! | [`pem`], [`tasks`] | files and tasks that several of the next need | all of the next |
+//! | [`pem`], [`tasks`], [`pacing`] | files, tasks and turns that several of the next need | all of the next |
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
 //! | [`gateway`] | builds every part from a configuration, starts the workers, waits for their end | bytes |
 //! | [`upgrade`] | hands the listening sockets to a new process, and takes them over from an old one | bytes |
-//! | [`log`], [`descriptors`], [`supervisor`], [`pid_file`] | what concerns the whole process: its log, its descriptor limit, systemd, its id | frames, HTTP |
+//! | [`log`], [`descriptors`], [`supervisor`], [`pid_file`], [`otel`] | what concerns the whole process: its logs, its descriptor limit, systemd, its id, traces of handshakes | frames, HTTP |
 //! | `cli`, in the program only | `run`, `check`, `try`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
@@ -43,6 +43,8 @@ pub mod handshake;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod otel;
+pub mod pacing;
 pub mod pem;
 pub mod pid_file;
 pub mod protocol;

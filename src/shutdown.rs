@@ -1,9 +1,15 @@
 //! The drain: stop accepting, end sessions at a chosen rate, wait, then cut.
+mod progress;
+
+pub use crate::pacing::{Share, schedule};
+pub use progress::{DrainProgress, Tally};
+
 use crate::{
     config::{Config, DrainConfig},
+    pacing::{Bounded, Pace, Turns},
     protocol::close::CloseCode,
     relay::EndReason,
-    session::registry::{Order, Registry},
+    session::registry::{Key, Order, Registry},
     tasks::Tasks,
 };
 use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
@@ -21,9 +27,42 @@ pub enum Phase {
     /// Told to stop at this instant.
     Draining {
         since: Instant,
+        cause: DrainCause,
     },
     /// Told to stop at once, or for a second time.
     Cutting,
+}
+
+/// Why a gateway drains; clients hear of it by the close code, unless `drain.code` sets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainCause {
+    /// It stops: 1001, going away.
+    Stop,
+    /// Another process takes over: 1012, service restart.
+    Upgrade,
+    /// It is to shed its sessions, which others will take: 1013, try again later.
+    Shed,
+}
+
+impl DrainCause {
+    #[must_use]
+    pub const fn code(self) -> CloseCode {
+        match self {
+            Self::Stop => CloseCode::GOING_AWAY,
+            Self::Upgrade => CloseCode::SERVICE_RESTART,
+            Self::Shed => CloseCode::TRY_AGAIN,
+        }
+    }
+
+    /// The word in logs, metrics and the API.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Upgrade => "upgrade",
+            Self::Shed => "shed",
+        }
+    }
 }
 
 /// Kept between a session's last moment by its own deadline and the drain's timeout.
@@ -32,6 +71,8 @@ const MARGIN: Duration = Duration::from_millis(500);
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(2);
 /// How long sessions that were told to cut may take to do it.
 const CUT_GRACE: Duration = Duration::from_secs(1);
+/// How often each worker looks whether the log is due.
+const LOG_POLL: Duration = Duration::from_secs(1);
 /// How soon a session that opened during the drain is noticed at the latest.
 const LATECOMER_POLL: Duration = Duration::from_millis(50);
 
@@ -40,20 +81,23 @@ const LATECOMER_POLL: Duration = Duration::from_millis(50);
 pub struct DrainPlan {
     /// Until then new sessions are still accepted.
     pub delay: Duration,
-    /// From then on close frames leave, spaced evenly over this time.
-    pub spread: Duration,
+    /// From then on close frames leave, so far apart.
+    pub pace: Bounded,
+    pub order: Turns,
     /// What is left by then is cut.
     pub timeout: Duration,
-    pub code: CloseCode,
+    /// `None`: by the cause.
+    pub code: Option<CloseCode>,
 }
 
 impl DrainPlan {
-    /// `[gateway] drain`, with `spread` shortened so that the last session told has `close` (the longest
+    /// `[gateway] drain`, with room for so much spread that the last session told has `close` (the longest
     /// `timeouts.close` of all routes) left before `timeout`.
     #[must_use]
     pub fn new(drain: &DrainConfig, close: Duration) -> Self {
         let room = drain.timeout.saturating_sub(drain.delay).saturating_sub(close).saturating_sub(MARGIN);
-        Self { delay: drain.delay, spread: drain.spread.min(room), timeout: drain.timeout, code: drain.code }
+        let DrainConfig { delay, pace, order, timeout, code } = *drain;
+        Self { delay, pace: Bounded { pace, most: room }, order, timeout, code }
     }
 
     /// The plan for a whole configuration.
@@ -64,24 +108,6 @@ impl DrainPlan {
     }
 }
 
-/// One worker's part of a spread that all workers share evenly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    pub worker: u32,
-    pub workers: u32,
-}
-
-/// When each of this worker's `sessions` is told to end, from the start of the spread: even steps, and the workers'
-/// steps interleaved. A worker's only session is told at once: it has nobody to keep apart from.
-pub fn schedule(sessions: u32, spread: Duration, share: Share) -> impl Iterator<Item = Duration> {
-    let steps = f64::from(sessions) * f64::from(share.workers);
-    (0..sessions).map(move |i| {
-        let first = if sessions == 1 { 0.0 } else { f64::from(share.worker) };
-        let step = f64::from(i) * f64::from(share.workers) + first;
-        spread.mul_f64(step / steps)
-    })
-}
-
 /// What a drain works on: one worker's sessions and handshakes.
 pub struct Draining<'a> {
     pub registry: &'a Rc<Registry>,
@@ -89,7 +115,10 @@ pub struct Draining<'a> {
     pub handshakes: &'a Rc<Tasks>,
     /// Sessions of the whole gateway that are open or about to be: while there are any, handshakes are waited for.
     pub admitted: &'a dyn Fn() -> usize,
+    /// All handshakes are waited for, whatever they wait for.
+    pub patient: bool,
     pub share: Share,
+    pub tally: &'a Tally,
 }
 
 /// How one worker's drain went.
@@ -102,18 +131,23 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Waits for the signal, and then until new sessions are no longer wanted. Answers when the signal came.
-pub async fn until_closing(phase: &mut watch::Receiver<Phase>, plan: &DrainPlan) -> Instant {
-    let since = match phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase) {
-        Ok(Phase::Draining { since }) => since,
+/// Waits for the signal, and then until new sessions are no longer wanted. Answers when the signal came, and why.
+pub async fn until_closing(
+    phase: &mut watch::Receiver<Phase>,
+    plan: &DrainPlan,
+    tally: &Tally,
+) -> (Instant, DrainCause) {
+    let (since, cause) = match phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase) {
+        Ok(Phase::Draining { since, cause }) => (since, cause),
         // Whoever could have given the signal is gone: that is one, too.
-        Ok(Phase::Serving | Phase::Cutting) | Err(_) => Instant::now(),
+        Ok(Phase::Serving | Phase::Cutting) | Err(_) => (Instant::now(), DrainCause::Stop),
     };
+    tally.begin(since, cause, *plan);
     tokio::select! {
         () = sleep_until(since + plan.delay) => {}
         () = cutting(phase) => {}
     }
-    since
+    (since, cause)
 }
 
 /// Ends every session, as planned, and waits for them and for handshakes under way; cuts what is left at the timeout
@@ -121,19 +155,27 @@ pub async fn until_closing(phase: &mut watch::Receiver<Phase>, plan: &DrainPlan)
 pub async fn drain(
     parts: &Draining<'_>,
     plan: &DrainPlan,
-    since: Instant,
+    (since, cause): (Instant, DrainCause),
     phase: &mut watch::Receiver<Phase>,
 ) -> Drained {
     let mut told = 0;
+    let order = Order::End { reason: EndReason::Draining, code: Some(plan.code.unwrap_or(cause.code())) };
+    let tell = |key| {
+        parts.registry.order(key, order);
+        parts.tally.told();
+        told += 1;
+    };
     let in_time = tokio::select! {
-        () = end_all(parts, plan, &mut told) => true,
+        () = end_all(parts, plan, tell) => true,
         () = sleep_until(since + plan.timeout) => false,
         () = cutting(phase) => false,
+        () = log_progress(parts) => false,
     };
     if in_time {
         return Drained { told, cut: 0 };
     }
     let cut = parts.registry.unsettled();
+    parts.tally.cut(cut);
     for key in parts.registry.keys() {
         parts.registry.order(key, Order::Cut);
     }
@@ -142,28 +184,54 @@ pub async fn drain(
     Drained { told, cut }
 }
 
-async fn end_all(parts: &Draining<'_>, plan: &DrainPlan, told: &mut usize) {
+/// Calls `tell` for each of one worker's sessions, the oldest first in `keys`, in their turns over `spread`.
+pub async fn tell_apart(mut keys: Vec<Key>, turns: Turns, spread: Duration, share: Share, mut tell: impl FnMut(Key)) {
     let start = Instant::now();
-    let order = Order::End { reason: EndReason::Draining, code: Some(plan.code) };
+    turns.arrange(&mut keys, |below| fastrand::usize(..below));
+    for (due, key) in schedule(u32::try_from(keys.len()).unwrap_or(u32::MAX), spread, share).zip(keys) {
+        sleep_until(start + due).await;
+        tell(key);
+    }
+}
+
+/// Tells the log how the drain of all workers goes, every few seconds.
+async fn log_progress(parts: &Draining<'_>) {
+    loop {
+        let now = Instant::now();
+        if parts.tally.log_due(now)
+            && let Some(progress) = parts.tally.progress((parts.admitted)(), now)
+        {
+            progress::log(&progress);
+        }
+        tokio::time::sleep(LOG_POLL).await;
+    }
+}
+
+async fn end_all(parts: &Draining<'_>, plan: &DrainPlan, mut tell: impl FnMut(Key)) {
     let keys = parts.registry.keys();
     let mut newest = keys.last().copied();
-    for (due, key) in schedule(u32::try_from(keys.len()).unwrap_or(u32::MAX), plan.spread, parts.share).zip(keys) {
-        sleep_until(start + due).await;
-        parts.registry.order(key, order);
-        *told += 1;
+    // A rate is that of the gateway, so every worker takes as long as all sessions together need.
+    let all = (parts.admitted)().max(keys.len());
+    let spread = plan.pace.time(all);
+    if let (Pace::Rate(rate), 0, true) = (plan.pace.pace, parts.share.worker, plan.pace.pace.time(all) > spread) {
+        tracing::warn!(
+            "drain.timeout leaves {spread:.1?} for {all} sessions: they are told faster than {rate}, not cut"
+        );
     }
+    parts.tally.expect(keys.len(), spread, Instant::now());
+    tell_apart(keys, plan.order, spread, parts.share, &mut tell).await;
     let mut quiet_since = None;
     loop {
         // Handshakes accepted earlier become sessions now: they are told at once.
         let known = newest;
         for key in parts.registry.keys().into_iter().filter(|key| known.is_none_or(|known| *key > known)) {
-            parts.registry.order(key, order);
+            parts.tally.expect(1, Duration::ZERO, Instant::now());
+            tell(key);
             newest = Some(key);
-            *told += 1;
         }
         if parts.sessions.running() == 0 {
             let quiet = *quiet_since.get_or_insert_with(Instant::now);
-            let idle = quiet.elapsed() >= HANDSHAKE_GRACE && (parts.admitted)() == 0;
+            let idle = !parts.patient && quiet.elapsed() >= HANDSHAKE_GRACE && (parts.admitted)() == 0;
             if parts.handshakes.running() == 0 || idle {
                 return;
             }
@@ -184,33 +252,35 @@ async fn cutting(phase: &mut watch::Receiver<Phase>) {
     }
 }
 
-/// SIGTERM and SIGINT of this process. For `main`: programs that embed a gateway have signals of their own.
+/// SIGTERM, SIGINT and SIGUSR1 of this process. For `main`: programs that embed a gateway have signals of their own.
 pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
+    reopen: Signal,
 }
 
 impl Signals {
-    /// From now on neither signal ends the process.
+    /// From now on none of these signals ends the process.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn install() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let (terminate, interrupt) = {
+        let (terminate, interrupt, reopen) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined1())?)
         };
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, reopen })
     }
 
-    /// Has the first signal drain a gateway and every further one cut it. In a drain that began otherwise, after an upgrade for
-    /// example, the first signal changes nothing: whoever stops a service has asked once. The thread lives as long as the process.
+    /// Has the first SIGTERM or SIGINT drain a gateway and every further one cut it, and SIGUSR1 call `reopen`. In a drain that began
+    /// otherwise, after an upgrade for example, the first signal changes nothing: whoever stops a service has asked once. The
+    /// thread lives as long as the process.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn forward(mut self, control: Control) -> io::Result<()> {
+    pub fn forward(mut self, control: Control, reopen: impl Fn() + Send + 'static) -> io::Result<()> {
         let forward = move || {
             self.runtime.block_on(async {
                 let mut told = false;
@@ -218,6 +288,10 @@ impl Signals {
                     let name = tokio::select! {
                         _ = self.terminate.recv() => "SIGTERM",
                         _ = self.interrupt.recv() => "SIGINT",
+                        _ = self.reopen.recv() => {
+                            reopen();
+                            continue;
+                        }
                     };
                     if control.phase() == Phase::Serving {
                         tracing::info!("{name}: draining; a second signal cuts the sessions that are left");
@@ -247,11 +321,16 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Begins the drain. Nothing changes if it has begun already.
+    /// Begins the drain, since it stops. Nothing changes if it has begun already.
     pub fn drain(&self) {
+        self.drain_for(DrainCause::Stop);
+    }
+
+    /// Begins the drain. Nothing changes if it has begun already.
+    pub fn drain_for(&self, cause: DrainCause) {
         self.0.send_if_modified(|phase| match phase {
             Phase::Serving => {
-                *phase = Phase::Draining { since: Instant::now() };
+                *phase = Phase::Draining { since: Instant::now(), cause };
                 true
             }
             Phase::Draining { .. } | Phase::Cutting => false,

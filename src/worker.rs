@@ -16,13 +16,14 @@ use crate::{
         spread::{Arrival, Seat},
         tls::Acceptor,
     },
-    log::verdict::VerdictLog,
+    log::{access::AccessLog, verdict::VerdictLog},
     metrics::WorkerMeter,
+    pacing::Bounded,
     session::{
-        self, Observer, Opening, Outboxes, WorkerContext,
+        self, Account, Observer, Opening, Outboxes, WorkerContext,
         pause::{PauseWatch, TICK},
     },
-    shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
+    shutdown::{DrainCause, DrainPlan, Drained, Draining, Phase, Share, Tally, drain, until_closing},
     tasks::Tasks,
     transport::{RecordRoom, ServerConfigs},
 };
@@ -57,8 +58,10 @@ pub(crate) struct Setup {
     pub(crate) admission: Arc<Admission>,
     pub(crate) outboxes: Outboxes,
     pub(crate) verdicts: Arc<VerdictLog>,
+    pub(crate) access: Option<Arc<AccessLog>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) plan: DrainPlan,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -102,12 +105,14 @@ async fn live(setup: Setup) -> Drained {
         admission,
         outboxes,
         verdicts,
+        access,
         observer,
         plan,
+        tally,
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), hands, outboxes, verdicts, observer));
+    let worker = Rc::new(Worker::new(edge(), hands, outboxes, (verdicts, access), observer, plan.pace));
     for listening in listeners {
         worker.listen(listening);
     }
@@ -115,13 +120,16 @@ async fn live(setup: Setup) -> Drained {
     let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
     let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat.clone(), meter));
 
-    let since = tokio::select! {
-        since = until_closing(&mut phase, &plan) => {
+    let began = tokio::select! {
+        began = until_closing(&mut phase, &plan, &tally) => {
             admission.drain();
             worker.stop.send_replace(Stop::Emptying);
-            since
+            began
         }
-        since = worker.relieved() => since,
+        since = worker.relieved() => {
+            tally.begin(since, DrainCause::Upgrade, plan);
+            (since, DrainCause::Upgrade)
+        }
     };
     // Nothing new comes then, and handshakes under way are as welcome as before, however slow their clients.
     let relieved = matches!(*worker.stop.borrow(), Stop::Relieved { .. });
@@ -130,10 +138,12 @@ async fn live(setup: Setup) -> Drained {
         registry: &worker.context.registry,
         sessions: &worker.sessions,
         handshakes: &worker.handshakes,
-        admitted: &|| if relieved { usize::MAX } else { admission.sessions() },
+        admitted: &|| admission.sessions(),
+        patient: relieved,
         share,
+        tally: &tally,
     };
-    let drained = drain(&parts, &plan, since, &mut phase).await;
+    let drained = drain(&parts, &plan, began, &mut phase).await;
     watchdog.abort();
     errands.abort();
     seat.leave();
@@ -161,8 +171,9 @@ impl Worker {
         edge: Rc<Edge>,
         hands: Hands,
         outboxes: Outboxes,
-        verdicts: Arc<VerdictLog>,
+        (verdicts, access): (Arc<VerdictLog>, Option<Arc<AccessLog>>),
         observer: Option<Arc<dyn Observer>>,
+        farewells: Bounded,
     ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
@@ -180,6 +191,8 @@ impl Worker {
                     observer.ended(&verdict);
                 }
             }),
+            farewells,
+            account: access.and_then(account),
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
@@ -260,6 +273,12 @@ impl Worker {
         let session = session::run(opening, Rc::clone(&self.context));
         self.sessions.spawn(session, |message| tracing::error!("a session panicked: {message}"));
     }
+}
+
+/// Has open sessions written to the access log, if it asks for that.
+fn account(access: Arc<AccessLog>) -> Option<Account> {
+    let every = access.every()?;
+    Some(Account { every, write: Box::new(move |facts, legs, age| access.progress(facts, legs, age)) })
 }
 
 /// Ticks for as long as the worker lives: a late tick is a pause of the whole worker. Tells the board and the meter how busy

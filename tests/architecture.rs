@@ -45,6 +45,22 @@ const TABLE: &[(&str, &[&str])] = &[
             "http",
         ],
     ),
+    (
+        "pacing",
+        &[
+            "relay",
+            "session",
+            "config",
+            "route",
+            "upstream",
+            "listener",
+            "handshake",
+            "gateway",
+            "worker",
+            "shutdown",
+            "log",
+        ],
+    ),
     ("session", &["config", "listener", "gateway", "worker", "shutdown", "log", "admin", "upgrade", "supervisor"]),
     (
         "metrics",
@@ -207,7 +223,7 @@ fn imports_point_inward() {
 #[test]
 fn protocol_and_relay_are_pure() {
     let mut mistakes = Vec::new();
-    for name in ["protocol", "relay"] {
+    for name in ["protocol", "relay", "pacing"] {
         let files = module(name);
         assert!(!files.is_empty(), "no module {name}");
         for (file, code) in files {

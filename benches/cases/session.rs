@@ -121,6 +121,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
         user_agent: None,
         origin: None,
         local_port: None,
+        accounts: 0,
         permit,
         meter: Arc::default(),
     };
@@ -134,6 +135,11 @@ fn context() -> Rc<WorkerContext> {
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(|_| {}),
+        farewells: pulsegate::pacing::Bounded {
+            pace: pulsegate::pacing::Pace::Spread(std::time::Duration::ZERO),
+            most: std::time::Duration::ZERO,
+        },
+        account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),
     })

@@ -24,6 +24,7 @@ First steps:
 Signals:
   SIGTERM, SIGINT   drain: end every session with a close frame, as [gateway] drain says; a second one cuts the rest
   SIGUSR2           upgrade: start the program anew, hand the listening sockets to it, and drain once it serves
+  SIGUSR1           open the access log anew, after its file has been moved away
 
 Exit codes:
   0    everything that was asked for was done; after a drain: every session had its close frame

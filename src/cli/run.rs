@@ -48,6 +48,11 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inh
         Ok(guard) => guard,
         Err(error) => return refuse(&inheritance, error, Exit::Configuration),
     };
+    #[cfg(feature = "otel")]
+    let _traces = match pulsegate::otel::start() {
+        Ok(exporter) => exporter,
+        Err(error) => return refuse(&inheritance, error, Exit::Configuration),
+    };
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, limit = descriptors::limit(), "cannot raise the descriptor limit; it stays as it is");
     }
@@ -65,13 +70,21 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inh
     };
     tell_listeners(&gateway, hint);
     let operator = gateway.operator();
+    let reopen = {
+        let operator = operator.clone();
+        move || {
+            if !operator.reopen_logs() {
+                tracing::info!("SIGUSR1: there is no access log to open anew");
+            }
+        }
+    };
     let upgrade = move || {
         let operator = operator.clone();
         // The upgrade itself tells the log how it went.
         async move { drop(operator.upgrade().await) }
     };
     let threads = signals
-        .forward(gateway.control())
+        .forward(gateway.control(), reopen)
         .and_then(|()| trigger.forward(upgrade))
         .and_then(|()| lineage.supervisor().attend(&gateway.control(), drain, gateway.watch_loads()));
     if let Err(error) = threads {
@@ -122,7 +135,9 @@ fn echo_hint(config: &Config) -> bool {
 fn exit_of(error: &StartError) -> Exit {
     match error {
         StartError::Bind(_) => Exit::Unavailable,
-        StartError::Tls(_) | StartError::Upstream(_) | StartError::NoUpstream { .. } => Exit::Configuration,
+        StartError::Tls(_) | StartError::Upstream(_) | StartError::NoUpstream { .. } | StartError::AccessLog(_) => {
+            Exit::Configuration
+        }
         StartError::Worker(_) => Exit::System,
     }
 }

@@ -1,12 +1,16 @@
 //! From the text of `gateway.toml` to a complete, valid `Config`, or to all its mistakes at once.
 use super::{
-    Config, DrainConfig, GatewayConfig, LogConfig, LogFormat, LogSessions, address,
+    AccessLogConfig, AccessLogFormat, AccessLogPath, Config, DrainConfig, GatewayConfig, LogConfig, LogFormat,
+    LogSessions, address,
     file::Table,
     keys, listeners, options,
     problem::{ConfigErrors, Sink, Wrong},
     routes, syntax, upstreams, value,
 };
-use crate::{protocol::close::CloseCode, route::RouteOptions};
+use crate::{
+    pacing::{Pace, Turns},
+    route::RouteOptions,
+};
 use std::{path::Path, time::Duration};
 use toml::de::{DeTable, DeValue};
 
@@ -28,9 +32,11 @@ pub fn parse(file_name: &str, text: &str, base: &Path) -> Result<Config, ConfigE
 fn read(root: &Table<'_>, base: &Path) -> Config {
     let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
     let upstreams = upstreams::read(root, base);
+    let access_log = read_access_log(&root.child("access_log", &keys::ACCESS_LOG), base);
     Config {
         gateway: read_gateway(&root.child("gateway", &keys::GATEWAY), base),
-        log: read_log(&root.child("log", &keys::LOG)),
+        log: read_log(&root.child("log", &keys::LOG), access_log.is_some()),
+        access_log,
         listeners: listeners::read(root, base),
         routes: routes::read(root, &defaults, &upstreams),
         upstreams: upstreams.into_iter().flat_map(|(_, upstream)| upstream).collect(),
@@ -39,14 +45,7 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
 }
 
 fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
-    let mut drain =
-        DrainConfig { delay: Duration::ZERO, spread: 15 * SECOND, timeout: 25 * SECOND, code: CloseCode::GOING_AWAY };
-    let of_drain = table.child("drain", &keys::DRAIN);
-    of_drain.set("delay", &mut drain.delay, value::duration_or_zero);
-    of_drain.set("spread", &mut drain.spread, value::duration_or_zero);
-    of_drain.set("timeout", &mut drain.timeout, value::duration);
-    of_drain.set("code", &mut drain.code, value::close_code);
-
+    let drain = read_drain(&table.child("drain", &keys::DRAIN));
     let mut gateway = GatewayConfig {
         workers: 0,
         max_sessions: None,
@@ -68,18 +67,80 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
     gateway
 }
 
+fn read_drain(table: &Table<'_>) -> DrainConfig {
+    let mut drain = DrainConfig {
+        delay: Duration::ZERO,
+        pace: Pace::Spread(15 * SECOND),
+        order: Turns::OldestFirst,
+        timeout: 25 * SECOND,
+        code: None,
+    };
+    table.set("delay", &mut drain.delay, value::duration_or_zero);
+    table.set("spread", &mut drain.pace, |value| value::duration_or_zero(value).map(Pace::Spread));
+    table.set("rate", &mut drain.pace, |value| value::rate(value).map(Pace::Rate));
+    if table.has("rate") && table.has("spread") {
+        let message = "rate and spread are two answers to one question: how fast sessions are told to end";
+        let help = "keep rate if their number in each second counts, spread if the time for all of them does";
+        table.report("rate", Wrong::new(message, help));
+    }
+    table.set("order", &mut drain.order, value::word(&[("oldest", Turns::OldestFirst), ("random", Turns::Random)]));
+    table.set("timeout", &mut drain.timeout, value::duration);
+    table.set("code", &mut drain.code, value::unless("auto", value::close_code));
+    drain
+}
+
 fn to_usize(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-fn read_log(table: &Table<'_>) -> LogConfig {
-    let mut log = LogConfig { level: "info".into(), format: LogFormat::Auto, sessions: LogSessions::All };
+const SESSIONS: &[(&str, LogSessions)] =
+    &[("all", LogSessions::All), ("abnormal", LogSessions::Abnormal), ("off", LogSessions::Off)];
+
+/// Verdicts that have a log of their own are not told twice, unless asked for.
+fn read_log(table: &Table<'_>, elsewhere: bool) -> LogConfig {
+    let sessions = if elsewhere { LogSessions::Off } else { LogSessions::All };
+    let mut log = LogConfig { level: "info".into(), format: LogFormat::Auto, sessions };
     table.set("level", &mut log.level, level);
     let formats = &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
     table.set("format", &mut log.format, value::word(formats));
-    let sessions = &[("all", LogSessions::All), ("abnormal", LogSessions::Abnormal), ("off", LogSessions::Off)];
-    table.set("sessions", &mut log.sessions, value::word(sessions));
+    table.set("sessions", &mut log.sessions, value::word(SESSIONS));
     log
+}
+
+fn read_access_log(table: &Table<'_>, base: &Path) -> Option<AccessLogConfig> {
+    let path = |value: &DeValue<'_>| {
+        value::text(value).map(|path| match path.as_str() {
+            "stdout" => AccessLogPath::Stdout,
+            file => AccessLogPath::File(base.join(file)),
+        })
+    };
+    let path = table.read("path", value::unless("off", path));
+    let mut log = AccessLogConfig {
+        path: AccessLogPath::Stdout,
+        format: AccessLogFormat::Json,
+        sessions: LogSessions::All,
+        every: None,
+    };
+    table.set(
+        "format",
+        &mut log.format,
+        value::word(&[("json", AccessLogFormat::Json), ("text", AccessLogFormat::Text)]),
+    );
+    table.set("sessions", &mut log.sessions, value::word(SESSIONS));
+    table.set("every", &mut log.every, value::unless("off", every));
+    if ["format", "sessions", "every"].into_iter().any(|key| table.has(key)) {
+        table.must_have("path", "write path = \"access.log\" or \"stdout\"");
+    }
+    path.flatten().map(|path| AccessLogConfig { path, ..log })
+}
+
+/// More often than each second is no log any more: metrics tell what moves.
+fn every(value: &DeValue<'_>) -> Result<Duration, Wrong> {
+    let time = value::duration(value)?;
+    if time < SECOND {
+        return Err(Wrong::new(format!("{} is too often", value::shown(value)), "write at least \"1s\""));
+    }
+    Ok(time)
 }
 
 /// A filter directive; a part without `=` must be a level, since `EnvFilter` takes a mistyped one for a target.

@@ -8,14 +8,18 @@ pub(super) struct Place {
     pub(super) keys: &'static [&'static str],
 }
 
-pub(super) const ROOT: Place =
-    Place { title: "the top level", keys: &["gateway", "log", "defaults", "listener", "route", "upstream"] };
+pub(super) const ROOT: Place = Place {
+    title: "the top level",
+    keys: &["gateway", "log", "access_log", "defaults", "listener", "route", "upstream"],
+};
 pub(super) const GATEWAY: Place = Place {
     title: "[gateway]",
     keys: &["workers", "max_sessions", "memory_limit", "trusted_proxies", "pid_file", "upgrade_timeout", "drain"],
 };
-pub(super) const DRAIN: Place = Place { title: "[gateway] drain", keys: &["delay", "spread", "timeout", "code"] };
+pub(super) const DRAIN: Place =
+    Place { title: "[gateway] drain", keys: &["delay", "spread", "rate", "order", "timeout", "code"] };
 pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
+pub(super) const ACCESS_LOG: Place = Place { title: "[access_log]", keys: &["path", "format", "sessions", "every"] };
 pub(super) const DEFAULTS: Place = Place {
     title: "[defaults]",
     keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes"],
@@ -78,11 +82,12 @@ pub(super) const UPSTREAM: Place =
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 17] = [
+pub(super) const PLACES: [&Place; 18] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
     &LOG,
+    &ACCESS_LOG,
     &LISTENER,
     &LISTENER_TLS,
     &UPSTREAM,

@@ -29,6 +29,7 @@ pub use report::{Report, report};
 
 use crate::{
     listener::ListenerConfig,
+    pacing::{Pace, Turns},
     protocol::close::CloseCode,
     route::{RouteConfig, RouteOptions},
     upstream::UpstreamConfig,
@@ -40,6 +41,8 @@ use std::{path::PathBuf, time::Duration};
 pub struct Config {
     pub gateway: GatewayConfig,
     pub log: LogConfig,
+    /// `None`: no log of its own for verdicts.
+    pub access_log: Option<AccessLogConfig>,
     /// `[defaults]`: what applies before a route is known.
     pub defaults: RouteOptions,
     pub listeners: Vec<ListenerConfig>,
@@ -67,9 +70,11 @@ pub struct GatewayConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrainConfig {
     pub delay: Duration,
-    pub spread: Duration,
+    pub pace: Pace,
+    pub order: Turns,
     pub timeout: Duration,
-    pub code: CloseCode,
+    /// `None`: by the cause of the drain.
+    pub code: Option<CloseCode>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -94,4 +99,29 @@ pub enum LogSessions {
     All,
     Abnormal,
     Off,
+}
+
+/// The log of verdicts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLogConfig {
+    pub path: AccessLogPath,
+    pub format: AccessLogFormat,
+    /// Which verdicts are written.
+    pub sessions: LogSessions,
+    /// How often an open session is written besides.
+    pub every: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogPath {
+    Stdout,
+    File(PathBuf),
+}
+
+/// How a record is spelled; each is one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Json,
+    /// `key=value`, as Heroku's logfmt.
+    Text,
 }

@@ -77,9 +77,10 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(gateway.trusted_proxies, []);
     assert_eq!((&gateway.pid_file, gateway.upgrade_timeout), (&None, Duration::from_secs(30)));
     assert_eq!(gateway.drain.delay, Duration::ZERO);
-    assert_eq!(gateway.drain.spread, Duration::from_secs(15));
+    assert_eq!(gateway.drain.pace, Pace::Spread(Duration::from_secs(15)));
+    assert_eq!(gateway.drain.order, Turns::OldestFirst);
     assert_eq!(gateway.drain.timeout, Duration::from_secs(25));
-    assert_eq!(gateway.drain.code.get(), 1001);
+    assert_eq!(gateway.drain.code, None);
     assert_eq!(log, LogConfig { level: "info".into(), format: LogFormat::Auto, sessions: LogSessions::All });
 
     let relay = &defaults.relay;
@@ -180,7 +181,8 @@ fn every_other_key_can_be_set() {
         log = { level = "warn,pulsegate::relay=trace", format = "json", sessions = "abnormal" }
         [gateway.drain]
         delay = "5s"
-        spread = "0s"
+        rate = "100/s"
+        order = "random"
         timeout = "1m"
         code = 1012
         [defaults]
@@ -213,7 +215,12 @@ fn every_other_key_can_be_set() {
     assert_eq!(config.gateway.pid_file, Some("conf/run/gate.pid".into()));
     assert_eq!(config.gateway.upgrade_timeout, Duration::from_secs(5));
     assert_eq!(config.gateway.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
-    assert_eq!((config.gateway.drain.timeout, config.gateway.drain.code.get()), (Duration::from_secs(60), 1012));
+    assert_eq!(
+        (config.gateway.drain.timeout, config.gateway.drain.code),
+        (Duration::from_secs(60), CloseCode::new(1012))
+    );
+    let hundred = crate::pacing::Rate { count: 100.try_into().unwrap(), per: Duration::from_secs(1) };
+    assert_eq!((config.gateway.drain.pace, config.gateway.drain.order), (Pace::Rate(hundred), Turns::Random));
     assert_eq!((config.log.format, config.log.sessions), (LogFormat::Json, LogSessions::Abnormal));
     assert_eq!(config.listeners[0].address, ListenAddress::Unix("conf/run/p.sock".into()));
     let route = &config.routes[0];
@@ -261,6 +268,45 @@ fn routes_are_named_by_host_and_path_and_upstreams_keep_their_order() {
     assert_eq!(names, ["*.example.com/x", "[::1]/"]);
     let pools: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     assert_eq!(pools, ["z", "a"]);
+}
+
+#[test]
+fn a_drain_has_a_rate_or_a_spread() {
+    let told = mistakes("gateway.drain = { rate = \"100/s\", spread = \"15s\" }");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("g:1:26: gateway.drain.rate: rate and spread are two answers"), "{told}");
+}
+
+#[test]
+fn an_access_log_takes_the_verdicts_out_of_the_log() {
+    let config = read(&format!("access_log.path = \"logs/access.log\"\n{MINIMAL}"));
+    let expected = AccessLogConfig {
+        path: AccessLogPath::File("conf/logs/access.log".into()),
+        format: AccessLogFormat::Json,
+        sessions: LogSessions::All,
+        every: None,
+    };
+    assert_eq!((config.access_log, config.log.sessions), (Some(expected), LogSessions::Off));
+    let config = read(&format!(
+        "log.sessions = \"abnormal\"\n\
+         access_log = {{ path = \"stdout\", format = \"text\", sessions = \"abnormal\", every = \"10m\" }}\n{MINIMAL}"
+    ));
+    let expected = AccessLogConfig {
+        path: AccessLogPath::Stdout,
+        format: AccessLogFormat::Text,
+        sessions: LogSessions::Abnormal,
+        every: seconds(600),
+    };
+    assert_eq!((config.access_log, config.log.sessions), (Some(expected), LogSessions::Abnormal));
+    let config = read(&format!("access_log.path = \"off\"\n{MINIMAL}"));
+    assert_eq!((config.access_log, config.log.sessions), (None, LogSessions::All));
+
+    let told = mistakes("access_log = { every = \"10ms\" }");
+    assert_eq!(
+        told,
+        "g:1:14: access_log.path: this key is missing; write path = \"access.log\" or \"stdout\"\n\
+         g:1:24: access_log.every: \"10ms\" is too often; write at least \"1s\", or \"off\""
+    );
 }
 
 #[test]
@@ -395,8 +441,8 @@ proptest::proptest! {
     }
 
     #[test]
-    fn any_value_of_any_key_is_read_or_refused(place in 0..17_usize, key in 0..16_usize, value in "(\"\\PC{0,12}\"|[0-9_]{1,30}|-?[0-9.e]{1,8}|true|\\[\"[a-z:/*.\\]\\[0-9@?]{0,12}\"\\]|\\{\\}|00:00:30|\"[a-z]{2,5}:(//)?[\\]\\[a-z0-9:/.%?#@]{0,16}\"|\"[0-9]{1,22}[a-zA-Z]{0,3}\")") {
-        const HEADERS: [&str; 17] = ["", "gateway", "gateway.drain", "log", "listener.x", "x", "upstream.u", "upstream.u.tls", "defaults",
+    fn any_value_of_any_key_is_read_or_refused(place in 0..18_usize, key in 0..16_usize, value in "(\"\\PC{0,12}\"|[0-9_]{1,30}|-?[0-9.e]{1,8}|true|\\[\"[a-z:/*.\\]\\[0-9@?]{0,12}\"\\]|\\{\\}|00:00:30|\"[a-z]{2,5}:(//)?[\\]\\[a-z0-9:/.%?#@]{0,16}\"|\"[0-9]{1,22}[a-zA-Z]{0,3}\")") {
+        const HEADERS: [&str; 18] = ["", "gateway", "gateway.drain", "log", "access_log", "listener.x", "x", "upstream.u", "upstream.u.tls", "defaults",
             "x", "defaults.heartbeat.client", "defaults.timeouts", "defaults.limits.client", "defaults.limits", "defaults.close_codes", "defaults.heartbeat", "x"];
         let keys = keys::PLACES[place].keys;
         let key = keys[key % keys.len()];

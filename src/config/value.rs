@@ -1,7 +1,7 @@
 //! Single values of `gateway.toml`: durations, sizes, counts, words.
 use super::problem::Wrong;
-use crate::{protocol::close::CloseCode, relay::Farewell};
-use std::time::Duration;
+use crate::{pacing::Rate, protocol::close::CloseCode, relay::Farewell};
+use std::{num::NonZeroU32, time::Duration};
 use toml::de::DeValue;
 
 /// Longer than any timer needs and short enough that adding it to a clock never overflows.
@@ -159,6 +159,24 @@ fn parse_duration(text: &str) -> Result<Duration, Wrong> {
     Ok(time)
 }
 
+/// So many in a second or a minute.
+pub(super) fn rate(value: &DeValue<'_>) -> Result<Rate, Wrong> {
+    const FORM: &str = "write how many in each second or minute, such as \"100/s\" or \"600/m\"";
+    if let DeValue::Integer(number) = value {
+        let number = clipped(&number.to_string());
+        return Err(Wrong::new(format!("{number} has no unit"), format!("write \"{number}/s\" if seconds are meant")));
+    }
+    let wrong = || Wrong::new(format!("{} is not a rate", shown(value)), FORM);
+    let (number, unit) = value.as_str().and_then(|text| text.split_once('/')).ok_or_else(wrong)?;
+    let per = match unit.trim() {
+        "s" | "sec" | "second" => Duration::from_secs(1),
+        "m" | "min" | "minute" => Duration::from_secs(60),
+        _ => return Err(wrong()),
+    };
+    let count = number.trim().parse::<NonZeroU32>().map_err(|_| wrong())?;
+    Ok(Rate { count, per })
+}
+
 /// A number of bytes above zero.
 pub(super) fn size(value: &DeValue<'_>) -> Result<u64, Wrong> {
     const FORM: &str = "write a size such as \"256B\", \"64KiB\" or \"1MiB\"";
@@ -312,6 +330,16 @@ mod tests {
         for (toml, help) in wrong {
             let wrong = of(size, toml).unwrap_err();
             assert!(wrong.help.contains(help), "{toml}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_are_so_many_a_time() {
+        let shown = |toml| of(rate, toml).unwrap().to_string();
+        assert_eq!((shown("\"100/s\""), shown("\"600/min\"")), ("100/s".into(), "600/m".into()));
+        assert!(of(rate, "100").unwrap_err().help.contains("\"100/s\""));
+        for wrong in ["\"100\"", "\"0/s\"", "\"1.5/s\"", "\"-1/s\"", "\"100/h\"", "\"/s\"", "\"off\"", "true"] {
+            assert!(of(rate, wrong).unwrap_err().help.contains("such as \"100/s\""), "{wrong}");
         }
     }
 

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     listener::{CertificateFiles, ListenerTls},
+    pacing::Pace,
     pem,
     relay::Side,
     route::RouteConfig,
@@ -64,13 +65,21 @@ fn of_interval(route: &RouteConfig, side: Side) -> Option<String> {
 fn of_drain(config: &Config) -> Option<String> {
     let drain = &config.gateway.drain;
     let close = config.routes.iter().map(|route| route.options.relay.timeouts.close).max().unwrap_or_default();
-    let needed = drain.delay + drain.spread + close;
+    let (spread, what) = match (drain.pace, config.gateway.max_sessions) {
+        (Pace::Spread(spread), _) => (spread, format!("spread {}", time_text(spread))),
+        (Pace::Rate(rate), Some(sessions)) => {
+            let time = drain.pace.time(sessions);
+            (time, format!("rate {rate} for {sessions} sessions {}", time_text(time)))
+        }
+        // How many there will be is anybody's guess.
+        (Pace::Rate(_), None) => return None,
+    };
+    let needed = drain.delay + spread + close;
     (needed > drain.timeout).then(|| {
         format!(
-            "drain does not fit its timeout: delay {}, spread {} and timeouts.close {} take {}, drain.timeout is {}; \
-             the spread will be shortened, or sessions cut",
+            "drain does not fit its timeout: delay {}, {what} and timeouts.close {} take {}, drain.timeout is {}; \
+             sessions will be told faster, or be cut",
             time_text(drain.delay),
-            time_text(drain.spread),
             time_text(close),
             time_text(needed),
             time_text(drain.timeout)

@@ -1,11 +1,14 @@
 //! What may be asked of a running gateway from any thread: by signals, by the admin listener, by programs that embed one.
 use crate::{
+    handshake::admission::Admission,
+    log::access::AccessLog,
     metrics::{Meters, text::Format},
-    shutdown::{Control, Phase},
+    shutdown::{Control, DrainProgress, Phase, Tally},
     upgrade::{self, Lineage, Part, Successor, UpgradeError},
     worker::Workers,
 };
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// A hold on a running gateway; cheap to clone. It keeps nothing alive: once the gateway has ended, nobody answers.
 #[derive(Clone, Debug)]
@@ -13,11 +16,20 @@ pub struct Operator {
     pub(super) control: Control,
     pub(super) workers: Workers,
     pub(super) meters: Arc<Meters>,
+    pub(super) access: Option<Arc<AccessLog>>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) tally: Arc<Tally>,
     pub(super) lineage: Lineage,
     pub(super) upgrade_timeout: Duration,
 }
 
 impl Operator {
+    /// How the drain goes; `None` before it has begun.
+    #[must_use]
+    pub fn drain_progress(&self) -> Option<DrainProgress> {
+        self.tally.progress(self.admission.sessions(), Instant::now())
+    }
+
     /// Which generation of a row of upgrades this process is, and which earlier ones still drain.
     #[must_use]
     pub fn lineage(&self) -> &Lineage {
@@ -55,5 +67,19 @@ impl Operator {
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Opens the access log anew, after its file has been moved away. Answers whether there is one.
+    pub fn reopen_logs(&self) -> bool {
+        if let Some(access) = &self.access {
+            access.reopen();
+        }
+        self.access.is_some()
+    }
+
+    /// Records that the access log lost, since its disk was too slow or full.
+    #[must_use]
+    pub fn access_log_lost(&self) -> u64 {
+        self.access.as_ref().map_or(0, |access| access.lost())
     }
 }

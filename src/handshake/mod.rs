@@ -14,6 +14,7 @@ mod wiring;
 use crate::{
     listener::{Peer, accept::Connection, tls::Acceptor},
     metrics::{HandshakeResult, TlsResult, WorkerMeter},
+    otel::Arrival,
     route::{RouteOptions, Router},
     session::{Opened, Opening},
     transport::{Socket, Stream},
@@ -88,11 +89,16 @@ pub fn receive<'a>(
 ) -> Pin<Box<dyn Future<Output = Option<Opening>> + 'a>> {
     Box::pin(async move {
         let Connection { socket, peer, slot } = connection;
+        let mut arrival = Arrival::now();
         let stream = match tls {
             None => Stream::Plain(socket),
-            Some(acceptor) => secure(acceptor, socket, &peer, edge).await?,
+            Some(acceptor) => {
+                let stream = secure(acceptor, socket, &peer, edge).await?;
+                arrival.secured();
+                stream
+            }
         };
-        let opening = serve(stream, peer, edge).await;
+        let opening = serve(stream, peer, edge, arrival).await;
         drop(slot);
         opening
     })
@@ -133,9 +139,9 @@ fn tls_result(accepted: &io::Result<Stream>) -> TlsResult {
 /// on the same connection; each head, each wait for backends and each answer has its deadline.
 ///
 /// Dropping this future ends the connection and cancels the dial. `None`: no session; what was refused was logged.
-pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>) -> Option<Opening> {
+pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) -> Option<Opening> {
     let (io, speller) = Spelled::new(stream, response::SPELLINGS);
-    let visit = Visit::new(Rc::clone(edge), peer, speller);
+    let visit = Visit::new(Rc::clone(edge), peer, speller, arrival);
     let mut connection = http1::Builder::new()
         .max_header_size(edge.defaults.header)
         .max_buf_size(edge.defaults.header.max(SMALLEST_BUFFER))

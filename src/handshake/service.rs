@@ -10,6 +10,7 @@ use super::{
 use crate::{
     listener::Peer,
     metrics::{HandshakeResult, Meter},
+    otel::{Arrival, Handshake},
     route::{Route, RouteConfig},
     session::{ClientAddress, Facts, Opened},
     upstream::{Accepted, Answer, OpenError, Refused, UpstreamRequest},
@@ -25,6 +26,7 @@ use std::{
     cell::{Cell, RefCell},
     future::Future,
     net::IpAddr,
+    num::NonZeroU16,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -66,6 +68,8 @@ pub(super) struct Visit {
     answered: Cell<u32>,
     upgrade: RefCell<Option<Upgrade>>,
     about: RefCell<About>,
+    /// Taken by the first request.
+    arrival: Cell<Arrival>,
 }
 
 /// What is known of the request at hand, in case it is refused: text only once it is logged.
@@ -79,6 +83,7 @@ struct About {
     /// Where handshakes with that route are counted.
     meter: Option<Arc<Meter>>,
     backend: Option<String>,
+    trace: Handshake,
 }
 
 #[derive(Clone, Copy)]
@@ -92,11 +97,11 @@ enum Phase {
 }
 
 impl Visit {
-    pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller) -> Rc<Self> {
+    pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller, arrival: Arrival) -> Rc<Self> {
         let about = About { client: peer_address(&peer), ..About::default() };
         let phase = Cell::new(Phase::Head(Instant::now() + edge.defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
-        Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about })
+        Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about, arrival: Cell::new(arrival) })
     }
 
     /// When the connection is to be given up, unless the layer at work has a deadline of its own.
@@ -150,6 +155,7 @@ impl Visit {
             client: peer_address(&self.peer),
             host: request.headers().get(HOST).cloned(),
             uri: Some(request.uri().clone()),
+            trace: Handshake::begin(self.arrival.take(), request.uri().path(), request.headers()),
             ..About::default()
         };
     }
@@ -157,6 +163,7 @@ impl Visit {
     fn end(&self, answer: &mut Response<StackBody>) {
         self.phase.set(Phase::Answered(Instant::now() + self.edge.defaults.handshake));
         self.answered.set(self.answered.get() + 1);
+        self.about.borrow().trace.end(answer.status());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
@@ -178,6 +185,7 @@ impl Visit {
         let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
         let meter = self.edge.meter.route(&route.config.name, &route.config.upstream);
         self.know(&route.config, &meter);
+        self.about.borrow().trace.routed(&route.config.name);
         if !route.config.allows_origin(request.origin.as_deref()) {
             return Err(Refusal::Origin);
         }
@@ -188,6 +196,7 @@ impl Visit {
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
         let accepted = match self.ask(&route, head).await? {
             Answer::Accepted(accepted) => accepted,
@@ -201,7 +210,9 @@ impl Visit {
         let Accepted { stream, early, head, lease, local_port } = accepted;
         let client = ClientAddress(provenance.client);
         let config = Arc::clone(&route.config);
-        let facts = Facts { id, route: config, lease, client, user_agent, origin, local_port, permit, meter };
+        let local_port = local_port.and_then(NonZeroU16::new);
+        let facts =
+            Facts { id, route: config, lease, client, user_agent, origin, local_port, accounts: 0, permit, meter };
         let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts, asked };
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();

@@ -112,7 +112,8 @@ impl Gate {
     fn connect(&self, room: usize) -> (DuplexStream, tokio::task::JoinHandle<Option<Opening>>) {
         let (client, ours) = duplex(room);
         let edge = Rc::clone(&self.edge);
-        let served = spawn_local(async move { serve(Stream::Plain(Socket::Memory(ours)), PEER, &edge).await });
+        let served =
+            spawn_local(async move { serve(Stream::Plain(Socket::Memory(ours)), PEER, &edge, Arrival::now()).await });
         (client, served)
     }
 

@@ -1,14 +1,6 @@
 //! Notices that many sessions of one backend end by one cause at once.
-use crate::relay::EndReason;
-use std::{
-    collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
-};
-
-/// More ends than this of one backend by one cause within [`WINDOW`] are told.
-pub(super) const THRESHOLD: usize = 100;
-/// The time within which they count together.
-pub(super) const WINDOW: Duration = Duration::from_secs(1);
+use crate::{pacing::Burst, relay::EndReason};
+use std::{collections::HashMap, time::Instant};
 
 /// Counts ends over all workers, per backend and cause.
 #[derive(Debug, Default)]
@@ -16,10 +8,10 @@ pub(super) struct MassEnds {
     recent: HashMap<String, [Option<Recent>; EndReason::ALL.len()]>,
 }
 
-/// The latest ends of one backend by one cause: at most `THRESHOLD + 1` instants.
+/// The latest ends of one backend by one cause.
 #[derive(Clone, Debug, Default)]
 struct Recent {
-    ends: VecDeque<Instant>,
+    ends: Burst,
     told: bool,
 }
 
@@ -40,12 +32,7 @@ impl MassEnds {
 
 impl Recent {
     fn count(&mut self, now: Instant) -> bool {
-        self.ends.push_back(now);
-        if self.ends.len() > THRESHOLD + 1 {
-            self.ends.pop_front();
-        }
-        let first = self.ends.front().copied().unwrap_or(now);
-        let many = self.ends.len() > THRESHOLD && now.saturating_duration_since(first) <= WINDOW;
+        let many = self.ends.count(now);
         let news = many && !self.told;
         self.told = many;
         news
@@ -60,6 +47,8 @@ fn concerns(reason: EndReason) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pacing::{MANY, WINDOW};
+    use std::time::Duration;
 
     fn burst(ends: &mut MassEnds, start: Instant, count: usize, step: Duration, backend: &str) -> usize {
         (0..count)
@@ -73,7 +62,7 @@ mod tests {
     fn a_hundred_at_once_are_not_told_one_more_is() {
         let now = Instant::now();
         let mut ends = MassEnds::default();
-        assert_eq!(burst(&mut ends, now, THRESHOLD, Duration::ZERO, "a"), 0);
+        assert_eq!(burst(&mut ends, now, MANY, Duration::ZERO, "a"), 0);
         assert!(ends.count(now + WINDOW, "a", EndReason::UpstreamGone));
     }
 
@@ -101,8 +90,8 @@ mod tests {
     fn backends_and_causes_count_apart() {
         let now = Instant::now();
         let mut ends = MassEnds::default();
-        assert_eq!(burst(&mut ends, now, THRESHOLD, Duration::ZERO, "a"), 0);
-        assert_eq!(burst(&mut ends, now, THRESHOLD, Duration::ZERO, "b"), 0);
+        assert_eq!(burst(&mut ends, now, MANY, Duration::ZERO, "a"), 0);
+        assert_eq!(burst(&mut ends, now, MANY, Duration::ZERO, "b"), 0);
         assert!(!ends.count(now, "a", EndReason::ClientGone));
     }
 

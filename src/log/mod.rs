@@ -2,6 +2,7 @@
 //!
 //! Standard error, as nginx and HAProxy do: containers and systemd collect both streams, and standard output stays free
 //! for the answers of `check` and `try`.
+pub mod access;
 mod mass;
 mod queue;
 pub mod verdict;
@@ -16,7 +17,7 @@ use std::{
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How long an exit waits for a log reader that does not read.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]

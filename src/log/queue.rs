@@ -1,4 +1,4 @@
-//! A bounded queue of log lines to a thread that writes them: a slow terminal or pipe never blocks a worker.
+//! A bounded queue of log lines to a thread that writes them: a slow terminal, pipe or disk never blocks a worker.
 use std::{
     cell::RefCell,
     io::{self, Write},
@@ -13,18 +13,23 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait. A verdict is about 1 KiB, so some 8 MiB at worst.
-const CAPACITY: usize = 8192;
-/// How often a flush looks for room in a full queue.
+pub(super) const CAPACITY: usize = 8192;
+/// How long a request to reopen waits for room in the queue of a disk that stalls.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
+/// How often who waits for room in a full queue looks for it.
 const ROOM_POLL: Duration = Duration::from_millis(5);
 
-enum Item {
+/// What the writing thread is given.
+pub(super) enum Item {
     Line(Box<[u8]>),
     /// Answered when all that was queued before it is written.
     Flush(SyncSender<()>),
+    /// What follows goes to the file that has the name now.
+    Reopen,
 }
 
-/// The producers' end: gives tracing-subscriber a writer per event.
-#[derive(Clone)]
+/// The producers' end; as the log's own, it gives tracing-subscriber a writer per event.
+#[derive(Clone, Debug)]
 pub(super) struct Queue {
     items: SyncSender<Item>,
     dropped: Arc<AtomicU64>,
@@ -46,21 +51,53 @@ impl Queue {
         out: impl Write + Send + 'static,
         warn: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
+        Self::served_by("log", capacity, move |lines, dropped| write_lines(lines, dropped, out, warn))
+    }
+
+    /// Starts a thread that does with the items what it likes; it is told how many were dropped meanwhile.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(super) fn served_by(
+        thread: &str,
+        capacity: usize,
+        serve: impl FnOnce(&Receiver<Item>, &AtomicU64) + Send + 'static,
+    ) -> io::Result<Self> {
         let (items, lines) = sync_channel(capacity);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
-        thread::Builder::new().name("log".into()).spawn(move || write_lines(&lines, &counter, out, warn))?;
+        thread::Builder::new().name(thread.into()).spawn(move || serve(&lines, &counter))?;
         Ok(Self { items, dropped })
+    }
+
+    /// Queues a line. Without room it is dropped and counted; answers how many were so since the last that was told.
+    pub(super) fn push(&self, line: &[u8]) -> Option<u64> {
+        match self.items.try_send(Item::Line(line.into())) {
+            Ok(()) => None,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                Some(self.dropped.fetch_add(1, Ordering::Relaxed) + 1)
+            }
+        }
+    }
+
+    /// Has the writing thread open its file anew, after what is queued now. Answers whether it will hear of it.
+    pub(super) fn reopen(&self) -> bool {
+        self.offer(Item::Reopen, Instant::now() + REOPEN_PATIENCE)
     }
 
     /// Waits until what is queued now is written, at most `patience`. Answers whether it was.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let (done, flushed) = sync_channel(1);
-        let mut item = Item::Flush(done);
+        self.offer(Item::Flush(done), deadline)
+            && flushed.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+    }
+
+    /// Waits for room.
+    fn offer(&self, mut item: Item, deadline: Instant) -> bool {
         loop {
             match self.items.try_send(item) {
-                Ok(()) => return flushed.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok(),
+                Ok(()) => return true,
                 Err(TrySendError::Full(back)) if Instant::now() < deadline => item = back,
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return false,
             }
@@ -83,12 +120,8 @@ pub(super) struct Line<'a>(&'a Queue);
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !into_notice(line) {
-            match self.0.items.try_send(Item::Line(line.into())) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                    self.0.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            // What is dropped is told by the writing thread.
+            let _ = self.0.push(line);
         }
         Ok(line.len())
     }
@@ -118,6 +151,8 @@ fn write_lines(items: &Receiver<Item>, dropped: &AtomicU64, mut out: impl Write,
                 // Whoever asked may have lost patience and be gone.
                 let _ = done.try_send(());
             }
+            // Standard error has no name.
+            Item::Reopen => {}
         }
         tell_dropped(&mut out, dropped, &warn);
     }

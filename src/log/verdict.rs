@@ -1,12 +1,13 @@
 //! Writes one line per session: its verdict, with a sentence on what to do about it.
-use super::mass::{MassEnds, THRESHOLD};
+use super::{access::AccessLog, mass::MassEnds};
 use crate::{
     config::LogSessions,
+    pacing::MANY,
     relay::{EndReason, Severity, Side},
     session::verdict::Verdict,
 };
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tracing::Level;
@@ -18,24 +19,23 @@ pub const TARGET: &str = "pulsegate::session";
 #[derive(Debug)]
 pub struct VerdictLog {
     sessions: LogSessions,
+    access: Option<Arc<AccessLog>>,
     mass: Mutex<MassEnds>,
 }
 
 impl VerdictLog {
     #[must_use]
-    pub fn new(sessions: LogSessions) -> Self {
-        Self { sessions, mass: Mutex::new(MassEnds::default()) }
+    pub fn new(sessions: LogSessions, access: Option<Arc<AccessLog>>) -> Self {
+        Self { sessions, access, mass: Mutex::new(MassEnds::default()) }
     }
 
-    /// Writes the verdict if `log.sessions` wants it, and counts it among the ends of its backend.
+    /// Writes the verdict if `log.sessions` wants it, to the access log too, and counts it among the ends of its backend.
     pub fn write(&self, verdict: &Verdict, now: Instant) {
-        let wanted = match self.sessions {
-            LogSessions::All => true,
-            LogSessions::Abnormal => abnormal(verdict),
-            LogSessions::Off => false,
-        };
-        if wanted {
+        if wanted(self.sessions, verdict) {
             write_line(verdict);
+        }
+        if let Some(access) = &self.access {
+            access.end(verdict);
         }
         let many = {
             let mut mass = self.mass.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,11 +47,20 @@ impl VerdictLog {
                 reason = verdict.reason.label(),
                 upstream.name = verdict.upstream,
                 upstream.backend = verdict.backend,
-                "more than {THRESHOLD} sessions of backend {} ended by {} within a second",
+                "more than {MANY} sessions of backend {} ended by {} within a second",
                 verdict.backend,
                 verdict.reason.label(),
             );
         }
+    }
+}
+
+/// Whether a log that takes these sessions takes this verdict.
+pub(super) fn wanted(sessions: LogSessions, verdict: &Verdict) -> bool {
+    match sessions {
+        LogSessions::All => true,
+        LogSessions::Abnormal => abnormal(verdict),
+        LogSessions::Off => false,
     }
 }
 
@@ -97,12 +106,12 @@ pub const fn hint(reason: EndReason) -> &'static str {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds with three digits behind the point: round trips on a local network are shorter than one.
-fn fine_millis(duration: Duration) -> f64 {
+pub(super) fn fine_millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
@@ -125,6 +134,7 @@ fn write_line(verdict: &Verdict) {
                 client.origin = verdict.origin.as_deref(),
                 client.code_received = client.code_received,
                 client.code_sent = client.code_sent,
+                client.told_after_ms = verdict.told_after.map(millis),
                 client.cut = client.cut,
                 client.bytes = client.bytes_received,
                 client.messages = client.messages_received,
@@ -158,7 +168,7 @@ fn write_line(verdict: &Verdict) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{relay::PerSide, session::verdict::LegVerdict};
@@ -167,7 +177,7 @@ mod tests {
         sync::Arc,
     };
 
-    fn verdict(reason: EndReason) -> Verdict {
+    pub(in crate::log) fn verdict(reason: EndReason) -> Verdict {
         let client = LegVerdict {
             code_received: Some(1000),
             code_sent: None,
@@ -191,6 +201,7 @@ mod tests {
             duration: Duration::from_millis(61_500),
             reason,
             first: Some(Side::Downstream),
+            told_after: Some(Duration::from_millis(2_500)),
             cause: None,
             legs: PerSide { downstream: client, upstream: LegVerdict::default() },
         }
@@ -221,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_one_line_with_every_known_field() {
-        let log = VerdictLog::new(LogSessions::All);
+        let log = VerdictLog::new(LogSessions::All, None);
         let text = logged(|| log.write(&verdict(EndReason::UpstreamGone), Instant::now()));
         assert_eq!(text.lines().count(), 1, "{text}");
         for part in [
@@ -235,6 +246,7 @@ mod tests {
             r#""client.address":"203.0.113.7""#,
             r#""client.user_agent":"Mozilla \"5.0\"""#,
             r#""client.code_received":1000"#,
+            r#""client.told_after_ms":2500"#,
             r#""client.cut":false"#,
             r#""client.bytes":120"#,
             r#""client.messages":3"#,
@@ -254,7 +266,7 @@ mod tests {
 
     #[test]
     fn sessions_abnormal_writes_only_what_went_wrong() {
-        let log = VerdictLog::new(LogSessions::Abnormal);
+        let log = VerdictLog::new(LogSessions::Abnormal, None);
         assert_eq!(logged(|| log.write(&verdict(EndReason::ClientClosed), Instant::now())), "");
         assert_ne!(logged(|| log.write(&verdict(EndReason::ClientGone), Instant::now())), "");
         let mut cut = verdict(EndReason::Draining);
@@ -264,7 +276,7 @@ mod tests {
 
     #[test]
     fn sessions_off_still_tells_when_a_whole_backend_goes() {
-        let log = VerdictLog::new(LogSessions::Off);
+        let log = VerdictLog::new(LogSessions::Off, None);
         let now = Instant::now();
         let text = logged(|| (0..300).for_each(|_| log.write(&verdict(EndReason::UpstreamGone), now)));
         assert_eq!(text.lines().count(), 1, "{text}");

@@ -1,6 +1,6 @@
 //! How a relay ends: the first cause is the reason, each leg is told, each transport is finished.
 
-use super::{EndReason, PerSide, Relay, Side, end_reason::Tell};
+use super::{EndReason, PerSide, Relay, Side, end_reason::Tell, turn::ClientTurn};
 use crate::protocol::{
     Role,
     close::{CloseCode, CloseFrame},
@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 /// Why and when a relay began to end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
-    reason: EndReason,
+    pub(super) reason: EndReason,
     first: Option<Side>,
     violation: Option<Violation>,
     pub(super) at: Moment,
     /// From when a leg that cannot be told anything has `timeouts.close`: `at`, or the end of the gateway's own pause.
     pub(super) patient_from: Moment,
+    pub(super) turn: ClientTurn,
 }
 
 impl Ending {
     pub(super) fn by_gateway(reason: EndReason, at: Moment) -> Self {
-        Self { reason, first: None, violation: None, at, patient_from: at }
+        Self { reason, first: None, violation: None, at, patient_from: at, turn: ClientTurn::Free }
     }
 
     fn by_side(side: Side, client: EndReason, upstream: EndReason, at: Moment) -> Self {
@@ -62,6 +63,8 @@ pub struct Outcome {
     pub at: Moment,
     /// Time since the last byte of each peer, when the end began.
     pub silence: PerSide<Duration>,
+    /// How long the client waited for its turn to be told, from when the end began.
+    pub told_after: Option<Duration>,
 }
 
 /// What a leg's transport is to do.
@@ -82,6 +85,7 @@ impl Relay {
     /// (`close_codes`). A session that ends already keeps its first reason.
     pub fn end(&mut self, reason: EndReason, code: Option<CloseCode>, now: Instant) {
         let now = self.clock.moment(now);
+        self.take_turn(now);
         self.end_with(Ending::by_gateway(reason, now), code, now);
     }
 
@@ -176,6 +180,7 @@ impl Relay {
     /// crosses.
     pub(super) fn closed(&mut self, side: Side, code: Option<CloseCode>, end: usize, now: Moment) -> bool {
         self.legs[side].closed(code.map(CloseCode::get));
+        self.take_turn(now);
         let other = &mut self.legs[side.other()];
         let crosses = other.output == Output::Open;
         if crosses {
@@ -351,7 +356,8 @@ impl Relay {
         }
         let silence = |side| at - self.legs[side].heartbeat.heard();
         let silence = PerSide { downstream: silence(Side::Downstream), upstream: silence(Side::Upstream) };
-        Some(Outcome { reason: ending.reason, first: ending.first, violation: ending.violation, at, silence })
+        let Ending { reason, first, violation, .. } = *ending;
+        Some(Outcome { reason, first, violation, at, silence, told_after: self.told_after() })
     }
 
     /// Whether both transports are closed: the session is over.

@@ -24,6 +24,8 @@ impl Relay {
         if self.ending.is_none() {
             by(self.age_limit);
             by(self.idle_limit());
+        } else {
+            by(self.turn_at());
         }
         first
     }
@@ -69,6 +71,9 @@ impl Relay {
             self.end_with(Ending::by_gateway(EndReason::MaxAge, now), None, now);
         } else if self.idle_limit().is_some_and(|at| at <= now) {
             self.end_with(Ending::by_gateway(EndReason::Idle, now), None, now);
+        }
+        if self.turn_at().is_some_and(|at| at <= now) {
+            self.take_turn(now);
         }
         for side in Side::BOTH {
             // First, so that a farewell that is decided on now gets the turn that follows to be said.

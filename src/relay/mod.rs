@@ -9,6 +9,7 @@ pub mod end_reason;
 mod patience;
 pub mod settings;
 pub mod side;
+mod turn;
 
 pub use closing::{Loss, Outcome, Wish};
 pub use end_reason::{Blame, CloseCodes, EndReason, Farewell, Severity};
@@ -26,7 +27,11 @@ use crate::protocol::{
     violation::Violation,
 };
 use closing::Ending;
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What a chunk comes to, as far as it was used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +84,12 @@ impl Relay {
     #[must_use]
     pub fn leg(&self, side: Side) -> &Leg {
         &self.legs[side]
+    }
+
+    /// Time since the last byte of this leg's peer.
+    #[must_use]
+    pub fn silence(&self, side: Side, now: Instant) -> Duration {
+        self.clock.moment(now) - self.legs[side].heartbeat.heard()
     }
 
     /// Whether this leg should be read. What may not cross because the other leg does not take it is not read,
@@ -238,7 +249,7 @@ impl Relay {
     #[inline]
     #[must_use]
     pub fn has_control(&self, side: Side) -> bool {
-        self.legs[side].control_waits() && !self.inside_frame(side)
+        self.legs[side].control_waits() && !self.inside_frame(side) && !self.waits_its_turn(side)
     }
 
     /// The next control frame of ours for this leg; it must be sent before anything else.
@@ -329,6 +340,7 @@ impl Relay {
 
     fn violated(&mut self, side: Side, violation: Violation, now: Moment) {
         self.legs[side].input = Input::Deaf;
+        self.take_turn(now);
         self.end_with(Ending::by_violation(side, violation, now), None, now);
         self.source_lost(side, now);
         self.settle(side, now);

@@ -46,7 +46,7 @@ impl Relay {
             let leg = &mut self.legs[side];
             match &mut leg.output {
                 // A dead leg is told at once or not at all.
-                Output::Due { by, .. } if *by > ending.at => *by = until,
+                Output::Due { by, .. } if *by > ending.at => *by = until.max(*by),
                 Output::Queued { since, .. } if !leg.reset_after_close => *since = now,
                 Output::Sent { at, .. } => *at = now,
                 Output::Due { .. } | Output::Queued { .. } | Output::Open | Output::Cut | Output::Gone => {}

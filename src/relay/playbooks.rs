@@ -4,6 +4,7 @@
 mod crossing;
 mod endings;
 mod limits;
+mod turns;
 
 use super::*;
 use crate::protocol::{

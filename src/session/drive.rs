@@ -223,7 +223,13 @@ impl Session {
 
     fn check_time(&mut self, now: Now) -> Progress {
         // The timer is never set later than the relay's deadline, so that most turns need not ask for it.
-        if self.armed > now.moment || self.relay.next_due().is_none_or(|at| at > now.moment) {
+        if self.armed > now.moment {
+            return false;
+        }
+        if self.account_due().is_some_and(|at| at <= now.instant) {
+            self.give_account(now.instant);
+        }
+        if self.relay.next_due().is_none_or(|at| at > now.moment) {
             return false;
         }
         let pauses = self.context.pause.observe(now.instant);
@@ -233,6 +239,7 @@ impl Session {
         let answers = if self.facts.lease.backend().proven() { Answers::Proven } else { Answers::Unproven };
         let legs = &self.legs;
         self.relay.on_timeout(now.instant, answers, |side| legs[side].transport.as_ref().and_then(Transport::sample));
+        self.queue_up(now.instant);
         for side in Side::BOTH {
             self.tell_heartbeat(side);
         }
@@ -297,7 +304,12 @@ impl Session {
 
     /// Sets the timer if it would come too late; a deadline that has moved on is found when it fires.
     fn arm(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>, now: Now) -> Poll<()> {
-        let Some(due) = self.relay.next_due() else { return Poll::Pending };
+        let account = self.account_due().map(|at| self.relay.moment(at));
+        let due = match (self.relay.next_due(), account) {
+            (Some(relay), Some(account)) => relay.min(account),
+            (Some(due), None) | (None, Some(due)) => due,
+            (None, None) => return Poll::Pending,
+        };
         if due < self.armed || self.armed <= now.moment {
             self.armed = due;
             let at = together(self.relay.instant(due), now.instant, self.context.registry.len());

@@ -57,7 +57,7 @@ impl Session {
         match transport.poll_read(cx, &mut chunk[HELD..HELD + most], cipher) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
-                self.relay.lost(side, Loss::End, now.instant);
+                self.lose(side, Loss::End, now.instant);
                 true
             }
             Poll::Ready(Ok(length)) => {
@@ -67,7 +67,7 @@ impl Session {
                 true
             }
             Poll::Ready(Err(error)) => {
-                self.relay.lost(side, loss(&error), now.instant);
+                self.lose(side, loss(&error), now.instant);
                 true
             }
         }
@@ -203,7 +203,7 @@ impl Session {
                 && (drained || !self.relay.wants_read(side))
             {
                 self.legs[side].writing = Writing::Over;
-                self.relay.lost(side, loss, now);
+                self.lose(side, loss, now);
                 progress = true;
             }
         }

@@ -8,11 +8,18 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod turn;
 pub mod verdict;
 
 use crate::{
-    handshake::admission::Permit, metrics::Meter, protocol::heartbeat::HeartbeatEvent, relay::Side, route::RouteConfig,
-    transport::Stream, upstream::Lease,
+    handshake::admission::Permit,
+    metrics::Meter,
+    pacing::Bounded,
+    protocol::heartbeat::HeartbeatEvent,
+    relay::{PerSide, Side},
+    route::RouteConfig,
+    transport::Stream,
+    upstream::Lease,
 };
 use drive::Session;
 use pause::PauseWatch;
@@ -22,15 +29,17 @@ use std::{
     cell::RefCell,
     fmt,
     net::IpAddr,
+    num::NonZeroU16,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Sleep, sleep_until};
-use verdict::Verdict;
+use verdict::{LegVerdict, Verdict};
 
 /// Everything a session starts from: both 101s have been said.
 #[derive(Debug)]
@@ -63,7 +72,9 @@ pub struct Facts {
     pub user_agent: Option<Box<str>>,
     pub origin: Option<Box<str>>,
     /// Our own port on the connection to the backend.
-    pub local_port: Option<u16>,
+    pub local_port: Option<NonZeroU16>,
+    /// How often it was due to be written while it ran.
+    pub accounts: u32,
     /// Given back when the session ends.
     pub permit: Permit,
     /// Where its worker counts what the sessions of its route do.
@@ -119,10 +130,24 @@ pub struct WorkerContext {
     pub heartbeat: Option<HeartbeatObserver>,
     /// Called once per session, when its codes are known.
     pub report: Box<dyn Fn(Verdict)>,
+    /// How fast the clients of a lost backend are told, once they are many.
+    pub farewells: Bounded,
+    /// For sessions that are written while they run.
+    pub account: Option<Account>,
     /// Bytes in the outboxes of this worker's sessions, for the memory limit.
     pub outboxes: Outboxes,
     pub scratch: RefCell<Scratch>,
 }
+
+/// Has each open session written again and again.
+pub struct Account {
+    pub every: Duration,
+    /// Called on the session's own task.
+    pub write: Box<AccountWriter>,
+}
+
+/// Takes a session's facts, what is known of its legs, and the time since it began.
+pub type AccountWriter = dyn Fn(&Facts, &PerSide<LegVerdict>, Duration);
 
 /// Room for what is read, borrowed within one poll: an idle session owns no buffer.
 #[derive(Debug)]

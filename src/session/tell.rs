@@ -1,11 +1,14 @@
 //! What a session tells: its heartbeats to who watches, its verdict once.
 
-use super::{drive::Session, verdict::Verdict};
+use super::{
+    drive::Session,
+    verdict::{LegVerdict, Verdict},
+};
 use crate::{
     protocol::{heartbeat::HeartbeatEvent, moment::Moment},
-    relay::Side,
+    relay::{PerSide, Side},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Session {
     #[inline]
@@ -40,6 +43,24 @@ impl Session {
         if let Some(observer) = &self.context.heartbeat {
             observer(&self.facts.id, side, event);
         }
+    }
+
+    /// When this session is to be written while it runs, if ever.
+    pub(super) fn account_due(&self) -> Option<Instant> {
+        let account = self.context.account.as_ref().filter(|_| !self.relay.is_ending())?;
+        self.relay.started().checked_add(account.every.saturating_mul(self.facts.accounts.saturating_add(1)))
+    }
+
+    /// Writes how it does, once for all the times that were missed.
+    #[cold]
+    pub(super) fn give_account(&mut self, now: Instant) {
+        let Some(account) = &self.context.account else { return };
+        let age = now.saturating_duration_since(self.relay.started());
+        let times = age.as_nanos() / account.every.as_nanos().max(1);
+        self.facts.accounts = u32::try_from(times).unwrap_or(u32::MAX);
+        let leg = |side| LegVerdict::of(&self.relay, side, self.relay.silence(side, now));
+        let legs = PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) };
+        (account.write)(&self.facts, &legs, age);
     }
 
     pub(super) fn report(&mut self) {

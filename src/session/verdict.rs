@@ -2,7 +2,7 @@
 use super::Facts;
 use crate::protocol::leg::Output;
 use crate::relay::{EndReason, Outcome, PerSide, Relay, Side};
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 /// How a session ended: who first, how, with which codes and counts. `session` makes it, once; `log` writes it.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Verdict {
     pub reason: EndReason,
     /// The side that caused the end; `None`: the gateway.
     pub first: Option<Side>,
+    /// How long the client was made to wait its turn to be told, because its backend lost many.
+    pub told_after: Option<Duration>,
     /// What was wrong, for violations and errors (never payload).
     pub cause: Option<String>,
     pub legs: PerSide<LegVerdict>,
@@ -48,34 +50,40 @@ impl Verdict {
     /// The verdict on a session whose codes are known.
     pub(super) fn of(facts: &Facts, relay: &Relay, outcome: Outcome, duration: Duration) -> Self {
         let backend = facts.lease.backend();
-        let leg = |side: Side| {
-            let leg = relay.leg(side);
-            LegVerdict {
-                code_received: leg.close_received,
-                code_sent: leg.close_sent(),
-                cut: leg.output == Output::Cut,
-                bytes_received: leg.received,
-                messages_received: leg.scanner.messages(),
-                pings_sent: leg.heartbeat.sent(),
-                pongs_received: leg.heartbeat.answered(),
-                last_round_trip: leg.heartbeat.round_trip(),
-                silence: outcome.silence[side],
-            }
-        };
+        let leg = |side: Side| LegVerdict::of(relay, side, outcome.silence[side]);
         Self {
             id: facts.id.clone(),
             route: facts.route.name.clone(),
             upstream: backend.upstream.clone(),
             backend: backend.name.clone(),
-            local_port: facts.local_port,
+            local_port: facts.local_port.map(NonZeroU16::get),
             client: facts.client.to_string().into(),
             user_agent: facts.user_agent.clone(),
             origin: facts.origin.clone(),
             duration,
             reason: outcome.reason,
             first: outcome.first,
+            told_after: outcome.told_after,
             cause: outcome.violation.map(|violation| violation.explain().to_owned()),
             legs: PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) },
+        }
+    }
+}
+
+impl LegVerdict {
+    /// What is known of one leg now. `silence`: since its peer's last byte.
+    pub(super) fn of(relay: &Relay, side: Side, silence: Duration) -> Self {
+        let leg = relay.leg(side);
+        Self {
+            code_received: leg.close_received,
+            code_sent: leg.close_sent(),
+            cut: leg.output == Output::Cut,
+            bytes_received: leg.received,
+            messages_received: leg.scanner.messages(),
+            pings_sent: leg.heartbeat.sent(),
+            pongs_received: leg.heartbeat.answered(),
+            last_round_trip: leg.heartbeat.round_trip(),
+            silence,
         }
     }
 }

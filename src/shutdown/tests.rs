@@ -13,29 +13,18 @@ const fn secs(secs: u64) -> Duration {
 }
 
 fn drain_config(delay: u64, spread: u64, timeout: u64) -> DrainConfig {
-    DrainConfig { delay: secs(delay), spread: secs(spread), timeout: secs(timeout), code: CloseCode::GOING_AWAY }
+    let pace = Pace::Spread(secs(spread));
+    DrainConfig { delay: secs(delay), pace, order: Turns::OldestFirst, timeout: secs(timeout), code: None }
 }
 
 #[test]
 fn the_spread_leaves_the_last_session_its_closing_handshake() {
     let fits = DrainPlan::new(&drain_config(0, 5, 25), secs(10));
-    assert_eq!(fits.spread, secs(5));
+    assert_eq!(fits.pace.time(1), secs(5));
     let shortened = DrainPlan::new(&drain_config(2, 15, 25), secs(10));
-    assert_eq!(shortened.delay + shortened.spread + secs(10) + MARGIN, shortened.timeout);
+    assert_eq!(shortened.delay + shortened.pace.time(1) + secs(10) + MARGIN, shortened.timeout);
     let no_room = DrainPlan::new(&drain_config(0, 15, 5), secs(10));
-    assert_eq!(no_room.spread, Duration::ZERO);
-}
-
-#[test]
-fn sessions_are_told_in_even_steps_over_all_workers() {
-    let first: Vec<_> = schedule(3, secs(12), Share { worker: 0, workers: 2 }).collect();
-    let second: Vec<_> = schedule(3, secs(12), Share { worker: 1, workers: 2 }).collect();
-    assert_eq!(first, [secs(0), secs(4), secs(8)]);
-    assert_eq!(second, [secs(2), secs(6), secs(10)]);
-    assert_eq!(schedule(0, secs(12), Share { worker: 0, workers: 1 }).count(), 0);
-    let lone: Vec<_> = schedule(1, secs(12), Share { worker: 1, workers: 2 }).collect();
-    assert_eq!(lone, [secs(0)], "a lone session is not kept waiting");
-    assert!(schedule(5, Duration::ZERO, Share { worker: 0, workers: 1 }).all(|due| due.is_zero()));
+    assert_eq!(no_room.pace.time(1), Duration::ZERO);
 }
 
 /// A worker whose sessions are played by tasks that write down what they are told, and when.
@@ -46,6 +35,7 @@ struct Stage {
     admitted: Cell<usize>,
     start: Instant,
     told: Rc<RefCell<Vec<(Duration, Order)>>>,
+    tally: Tally,
 }
 
 impl Stage {
@@ -57,6 +47,7 @@ impl Stage {
             admitted: Cell::new(0),
             start: Instant::now(),
             told: Rc::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -97,10 +88,12 @@ impl Stage {
             sessions: &self.sessions,
             handshakes: &self.handshakes,
             admitted: &|| self.admitted.get(),
+            patient: false,
             share: Share { worker: 0, workers: 1 },
+            tally: &self.tally,
         };
-        let since = until_closing(&mut phase, plan).await;
-        drain(&parts, plan, since, &mut phase).await
+        let began = until_closing(&mut phase, plan, &self.tally).await;
+        drain(&parts, plan, began, &mut phase).await
     }
 
     fn times(&self) -> Vec<Duration> {
@@ -126,6 +119,102 @@ fn a_drain_spreads_the_close_frames_and_awaits_the_answers() {
         let whole: Vec<_> = stage.times().iter().map(Duration::as_secs).collect();
         assert_eq!(whole, [3, 5, 7, 9, 11]);
         assert_eq!(stage.start.elapsed().as_secs(), 12);
+    });
+}
+
+#[test]
+fn a_rate_tells_so_many_a_second_and_no_more() {
+    play(async {
+        let stage = Stage::new();
+        (0..30).for_each(|_| stage.session(secs(1)));
+        let rate = Pace::Rate(crate::pacing::Rate { count: 10.try_into().unwrap(), per: secs(1) });
+        let config = DrainConfig { pace: rate, ..drain_config(0, 0, 60) };
+        let (plan, control) = (DrainPlan::new(&config, secs(10)), Control::default());
+        control.drain();
+        assert_eq!(stage.drain(&plan, &control).await, Drained { told: 30, cut: 0 });
+        let each = |second| stage.times().iter().filter(|at| at.as_secs() == second).count();
+        assert_eq!([each(0), each(1), each(2), each(3)], [10, 10, 10, 0]);
+    });
+}
+
+#[test]
+fn a_rate_that_the_timeout_leaves_no_room_for_is_exceeded_rather_than_sessions_cut() {
+    play(async {
+        let stage = Stage::new();
+        (0..30).for_each(|_| stage.session(secs(1)));
+        let rate = Pace::Rate(crate::pacing::Rate { count: 1.try_into().unwrap(), per: secs(1) });
+        let config = DrainConfig { pace: rate, ..drain_config(0, 0, 15) };
+        let (plan, control) = (DrainPlan::new(&config, secs(5)), Control::default());
+        control.drain();
+        assert_eq!(stage.drain(&plan, &control).await, Drained { told: 30, cut: 0 });
+        assert_eq!(stage.times().last().unwrap().as_secs(), 9);
+    });
+}
+
+#[test]
+fn every_cause_has_its_code_unless_one_is_set() {
+    for (cause, set, code) in [
+        (DrainCause::Stop, None, 1001),
+        (DrainCause::Upgrade, None, 1012),
+        (DrainCause::Shed, None, 1013),
+        (DrainCause::Upgrade, CloseCode::new(4000), 4000),
+    ] {
+        play(async move {
+            let stage = Stage::new();
+            stage.session(secs(1));
+            let config = DrainConfig { code: set, ..drain_config(0, 0, 60) };
+            let (plan, control) = (DrainPlan::new(&config, secs(10)), Control::default());
+            control.drain_for(cause);
+            stage.drain(&plan, &control).await;
+            let order = Order::End { reason: EndReason::Draining, code: CloseCode::new(code) };
+            assert_eq!(stage.told.borrow()[0].1, order);
+        });
+    }
+}
+
+#[test]
+fn progress_can_be_asked_for_at_any_time() {
+    play(async {
+        let stage = Stage::new();
+        (0..10).for_each(|_| stage.session(secs(1)));
+        stage.admitted.set(10);
+        let (plan, control) = (DrainPlan::new(&drain_config(5, 10, 60), secs(10)), Control::default());
+        assert_eq!(stage.tally.progress(10, Instant::now()), None);
+        control.drain_for(DrainCause::Upgrade);
+        let asked = |left| stage.tally.progress(left, Instant::now()).unwrap();
+        let asking = async {
+            tokio::time::sleep(secs(2)).await;
+            let early = asked(10);
+            assert_eq!((early.cause, early.sessions, early.told), (DrainCause::Upgrade, 0, 0));
+            assert_eq!((early.until_told.as_secs(), early.until_cut.as_secs()), (13, 58));
+            tokio::time::sleep(Duration::from_millis(7_500)).await;
+            let middle = asked(6);
+            assert_eq!((middle.sessions, middle.told, middle.left, middle.cut), (10, 5, 6, 0));
+            assert_eq!((middle.until_told.as_millis(), middle.estimate()), (5_500, middle.until_told));
+            tokio::time::sleep(Duration::from_millis(4_600)).await;
+            let late = asked(1);
+            assert_eq!((late.told, late.until_told), (10, Duration::ZERO));
+            assert_eq!(late.estimate(), late.until_cut);
+            stage.admitted.set(0);
+        };
+        let (drained, ()) = tokio::join!(stage.drain(&plan, &control), asking);
+        assert_eq!(drained, Drained { told: 10, cut: 0 });
+    });
+}
+
+#[test]
+fn the_log_hears_of_it_every_five_seconds_from_one_worker() {
+    play(async {
+        let (tally, plan) = (Tally::default(), DrainPlan::new(&drain_config(0, 10, 60), secs(10)));
+        assert!(!tally.log_due(Instant::now()));
+        tally.begin(Instant::now(), DrainCause::Stop, plan);
+        let mut heard = Vec::new();
+        for second in 0..12 {
+            // Two workers ask.
+            heard.extend([(); 2].iter().filter(|()| tally.log_due(Instant::now())).map(|()| second));
+            tokio::time::sleep(secs(1)).await;
+        }
+        assert_eq!(heard, [0, 5, 10]);
     });
 }
 

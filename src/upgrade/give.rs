@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     listener::ListenAddress,
-    shutdown::{Control, Phase},
+    shutdown::{Control, DrainCause, Phase},
     worker::{Offer, Workers},
 };
 use std::{
@@ -167,7 +167,7 @@ fn give_way(part: &Part, heir: Heir) {
         tracing::warn!("a worker does not answer; it drains when it does");
     }
     part.lineage.offers().clear();
-    part.control.drain();
+    part.control.drain_for(DrainCause::Upgrade);
     accompany(part, &channel, child);
 }
 

@@ -1,12 +1,16 @@
 //! One backend at run time, and a session's hold on it.
 use super::{BackendAddress, health::Health};
-use crate::metrics::BackendMeter;
+use crate::{
+    metrics::BackendMeter,
+    pacing::{Bounded, Turn, Turnstile},
+};
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 /// One backend at run time, shared by all workers.
@@ -21,6 +25,7 @@ pub struct Backend {
     proven: AtomicBool,
     warned: AtomicBool,
     meter: Arc<BackendMeter>,
+    turnstile: Mutex<Turnstile>,
     pub(super) health: Health,
 }
 
@@ -42,6 +47,7 @@ impl Backend {
             sessions: AtomicUsize::new(0),
             proven: AtomicBool::new(false),
             warned: AtomicBool::new(false),
+            turnstile: Mutex::default(),
             health: Health::default(),
         }
     }
@@ -56,6 +62,12 @@ impl Backend {
     #[must_use]
     pub fn meter(&self) -> &BackendMeter {
         &self.meter
+    }
+
+    /// One of its sessions lost it: when its client is to be told, so that the clients of all that it has are told over `pace`.
+    pub fn turn(&self, now: Instant, pace: Bounded) -> Turn {
+        let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
+        turnstile.enter(now, self.sessions(), |sessions| pace.time(sessions))
     }
 
     /// Whether any of its sessions ever answered one of our pings.

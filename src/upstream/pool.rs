@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     metrics::{DialFailure, Meters},
+    otel::Attempt,
     route::{HostHeader, RouteOptions},
     transport::Stream,
 };
@@ -277,18 +278,24 @@ fn fails_over(status: StatusCode) -> bool {
 
 /// Dials one backend and shakes hands with it.
 async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: UpstreamRequest<'_>) -> Result<Answer, Failure> {
-    let UpstreamRequest { head, options, host_header } = asked;
+    let UpstreamRequest { mut head, options, host_header } = asked;
+    let mut trace = Attempt::begin(&mut head, &backend.name);
     let lease = Lease::new(Arc::clone(backend));
     let asking = request(backend, head, host_header)?;
     let backstop = backstop(&options.relay.heartbeat.upstream);
     let Dialled { stream, local_port } =
         dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect, backstop).await?;
+    trace.dialled();
     let shaking = pin!(shake(stream, asking, options.header));
     let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;
     Ok(match shaken {
         Shaken::Accepted { stream, early, head } => {
+            trace.answered(head.status);
             Answer::Accepted(Accepted { stream, early, head, lease, local_port })
         }
-        Shaken::Refused(response) => Answer::Refused(Refused { response, backend: Arc::clone(backend) }),
+        Shaken::Refused(response) => {
+            trace.answered(response.status());
+            Answer::Refused(Refused { response, backend: Arc::clone(backend) })
+        }
     })
 }

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::{Child, ChildStderr, Command, Stdio},
 };
 use tempfile::TempDir;
@@ -13,15 +14,21 @@ use tempfile::TempDir;
 pub(crate) struct Program {
     child: Child,
     log: BufReader<ChildStderr>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Program {
     pub(crate) fn start(toml: &str, arguments: &[&str]) -> Self {
+        Self::start_with(toml, arguments, &[])
+    }
+
+    /// The same, with more environment variables.
+    pub(crate) fn start_with(toml: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("gateway.toml"), toml).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_pulsegate"))
             .args(arguments)
+            .envs(variables.iter().copied())
             .current_dir(&folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -29,7 +36,7 @@ impl Program {
             .spawn()
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
-        Self { child, log, _folder: folder }
+        Self { child, log, folder }
     }
 
     /// Where it listens, as it says itself.
@@ -44,23 +51,40 @@ impl Program {
         panic!("it ended without listening")
     }
 
+    /// The next line of its log that holds this.
+    pub(crate) fn logged(&mut self, part: &str) -> String {
+        let mut line = String::new();
+        while self.log.read_line(&mut line).unwrap() > 0 {
+            if line.contains(part) {
+                return line;
+            }
+            line.clear();
+        }
+        panic!("it ended without logging {part:?}")
+    }
+
     /// The first line of its answer that `wanted` likes.
-    fn answer(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn answer(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let out = self.child.stdout.as_mut().unwrap();
         let line = BufReader::new(out).lines().map(Result::unwrap).find(|line| wanted(line));
         line.expect("it ended without saying so")
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Its exit code and the rest of what it logged.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         eventually("the program ends", || self.child.try_wait().unwrap().is_some());
         let mut log = String::new();
         self.log.read_to_string(&mut log).unwrap();

@@ -189,7 +189,7 @@ impl<S: std::io::Read + std::io::Write> Short<S> {
     /// An echo, and a closing handshake; or the close frame of a drain.
     fn try_talk(mut self) -> Result<(), String> {
         let text = |error: tungstenite::Error| error.to_string();
-        let told = |message: &Message| matches!(message, Message::Close(Some(frame)) if u16::from(frame.code) == 1001);
+        let told = |message: &Message| matches!(message, Message::Close(Some(frame)) if u16::from(frame.code) == 1012);
         match self.0.send(Message::text("hello")).and_then(|()| self.0.read()) {
             Ok(message) if message == Message::text("hello") => self.0.close(None).map_err(text)?,
             Ok(message) if told(&message) => {}
@@ -259,7 +259,7 @@ fn nobody_is_refused_in_a_storm_of_connects() {
         generations.push(service.process());
         assert_eq!(service.address(), address);
         for client in &mut long {
-            assert_eq!(client.close_frame().0, 1001);
+            assert_eq!(client.close_frame().0, 1012);
             client.send(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]);
             assert_eq!(client.end(), (0, false), "the end of TCP, and no reset");
         }
@@ -310,7 +310,7 @@ fn a_new_process_that_fails_leaves_the_old_one_serving() {
     assert_eq!(long.receive::<3>(), [0x82, 1, 7]);
     write(&service.folder, &toml);
     kill_process(Pid::from_child(&service.first), Signal::USR2).unwrap();
-    assert_eq!(long.close_frame().0, 1001);
+    assert_eq!(long.close_frame().0, 1012);
     eventually("the new process says which it is", || service.process() != service.first.id());
 }
 
@@ -464,7 +464,7 @@ fn an_opening_handshake_that_began_before_is_finished_by_the_old_process() {
     client.send(rest.as_bytes());
     let head = client.head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    assert_eq!(client.close_frame().0, 1001);
+    assert_eq!(client.close_frame().0, 1012);
 }
 
 #[test]
@@ -488,7 +488,7 @@ fn the_first_signal_after_an_upgrade_does_not_cut() {
     service.upgraded();
     kill_process(Pid::from_child(&service.first), Signal::TERM).unwrap();
     for client in &mut clients {
-        assert_eq!(client.close_frame().0, 1001);
+        assert_eq!(client.close_frame().0, 1012);
         client.send(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]);
         assert_eq!(client.end(), (0, false));
     }

@@ -195,6 +195,7 @@ impl Common {
             user_agent: None,
             origin: None,
             local_port: None,
+            accounts: 0,
             permit: self.admission.admit(&self.route, None).unwrap(),
             meter: Arc::clone(&self.meter),
         };
@@ -228,6 +229,11 @@ pub(crate) async fn run(plan: &Plan) -> Measured {
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: Some(Rc::new(move |_, _, event| hears.heard(event))),
         report: Box::new(move |verdict| judges.judge(&verdict)),
+        farewells: pulsegate::pacing::Bounded {
+            pace: pulsegate::pacing::Pace::Spread(std::time::Duration::ZERO),
+            most: std::time::Duration::ZERO,
+        },
+        account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),
     });
