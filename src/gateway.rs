@@ -1,36 +1,47 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
+mod changes;
 mod operator;
+mod reload;
+mod routing;
+mod served;
+mod standing;
+mod watch;
 
+pub use changes::{Altered, Changes};
 pub use operator::Operator;
+pub use reload::{ReloadError, Reloads};
 
 use crate::{
     config::{Ceilings, Config},
     descriptors,
     handshake::{
-        Edge,
+        Edge, Terms,
         admission::{Admission, MemoryLimit},
         refusals::Refusals,
     },
     listener::{
         ListenAddress, ListenerConfig,
-        bind::{BindError, Bound, ListenSocket, bind},
+        bind::BindError,
         handover,
-        spread::{Arrival, Board},
-        tls::{TlsError, tls_config},
+        spread::Board,
+        tls::TlsError,
     },
     log::verdict::VerdictLog,
-    route::{Route, RouteConfig, Router},
     session::Outboxes,
     shutdown::{Control, DrainPlan, Drained, Share},
-    upstream::{Upstream, UpstreamTlsError},
+    upstream::UpstreamTlsError,
     worker::{self, Workers},
 };
 pub use crate::{listener::spread::Load, session::Observer};
-use rustls::ServerConfig;
+use reload::Reloader;
+use routing::Routing;
+use served::Listeners;
+use standing::{Standing, terms};
 use std::{
-    collections::BTreeMap,
+    error::Error,
     io,
     num::NonZeroUsize,
+    path::Path,
     rc::Rc,
     sync::{Arc, atomic::Ordering, mpsc::sync_channel},
     thread::{self, JoinHandle},
@@ -69,14 +80,13 @@ pub struct Ended {
 /// workers.
 #[derive(Debug)]
 pub struct Gateway {
-    listeners: Vec<ListenerConfig>,
     control: Control,
     board: Arc<Board>,
     /// To ask the workers, and to have them do something.
     reach: Workers,
     workers: Vec<JoinHandle<Drained>>,
-    /// Unix sockets' files, removed with it.
-    _bound: Vec<Bound>,
+    /// What it stands on, Unix sockets' files among it, which are removed with it.
+    reloader: Arc<Reloader>,
 }
 
 impl Gateway {
@@ -94,33 +104,44 @@ impl Gateway {
     /// As [`Gateway::start`].
     pub fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, StartError> {
         let workers = worker_count(&config);
-        let router = Arc::new(router(&config)?);
-        let tls = config.listeners.iter().map(server_config).collect::<Result<Vec<_>, _>>()?;
+        let routing = Routing::build(&config, None)?;
         let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
-        let memory = config.gateway.memory_limit.map(|limit| memory_limit(limit, outboxes.clone()));
-        let admission = Admission::new(max_sessions(&config), memory);
+        let memory = memory_limit(config.gateway.memory_limit, outboxes.clone());
+        let admission = Admission::new(max_sessions(&config), Some(memory));
         let verdicts = Arc::new(VerdictLog::new(config.log.sessions));
         let refusals = Refusals::new();
-        let plan = DrainPlan::of(&config);
+        let (plan, terms) = (DrainPlan::of(&config), terms(&config, &routing));
 
-        let mut bound = bind(&config.listeners, workers)?;
-        let listeners = bound.iter().map(listening).collect();
+        let mut listeners = Listeners::default();
+        let prepared = listeners.prepare(&config.listeners, workers)?;
+        let opened = listeners.commit(prepared, workers).opened;
         let board = Arc::new(Board::new(workers, Instant::now()));
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let mut gateway = Self { listeners, control, board, reach, workers: Vec::new(), _bound: Vec::new() };
+        let routes = Arc::clone(&routing.routes);
+        let standing = Standing {
+            config,
+            routing,
+            listeners,
+            workers,
+            reach: reach.clone(),
+            admission: Arc::clone(&admission),
+            verdicts: Arc::clone(&verdicts),
+        };
+        let reloader = Reloader::new(standing, control.clone());
+        let mut gateway = Self { control, board, reach, workers: Vec::new(), reloader };
         let (ready, started) = sync_channel(workers);
-        for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
-        {
-            let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref()));
+        let parts = outboxes.into_iter().zip(links).zip(errands).zip(opened);
+        for (index, (((outboxes, (hands, intake)), errands), listeners)) in parts.enumerate() {
             let setup = worker::Setup {
                 share: share(index, workers),
                 errands,
-                listeners: sockets.collect(),
+                listeners,
                 hands,
                 intake,
-                edge: edge_of(&config, &router, &admission, &refusals),
+                edge: edge_of(&terms, &admission, &refusals),
+                routes: Arc::clone(&routes),
                 admission: Arc::clone(&admission),
                 outboxes,
                 verdicts: Arc::clone(&verdicts),
@@ -139,19 +160,28 @@ impl Gateway {
         for outcome in started {
             outcome?;
         }
-        gateway._bound = bound;
         Ok(gateway)
+    }
+
+    /// Has it reload from `file`: when its [`Operator`] is asked to, and, if `gateway.watch` says so, when the file or a
+    /// certificate changes. `adjust` changes what was read before it is used, as arguments do that stand above the file.
+    pub fn follow(
+        &self,
+        file: &Path,
+        adjust: impl Fn(&mut Config) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
+    ) {
+        self.reloader.follow(file.to_owned(), Box::new(adjust));
     }
 
     /// The listeners with the addresses they really have: the kernel's choice where port 0 was asked for.
     #[must_use]
-    pub fn listeners(&self) -> &[ListenerConfig] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<ListenerConfig> {
+        self.reloader.standing().listeners.listening().collect()
     }
 
     /// The addresses of [`Gateway::listeners`].
-    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
-        self.listeners.iter().map(|listener| &listener.address)
+    pub fn addresses(&self) -> impl Iterator<Item = ListenAddress> {
+        self.listeners().into_iter().map(|listener| listener.address)
     }
 
     /// What each worker has to do now.
@@ -168,7 +198,7 @@ impl Gateway {
     /// To steer it and to ask about it, from any thread, while one waits for it.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::new(self.control.clone(), self.reach.clone())
+        Operator::new(self.control.clone(), self.reach.clone(), &self.reloader)
     }
 
     /// Begins to drain as `[gateway] drain` says, and returns at once.
@@ -245,48 +275,16 @@ fn max_sessions(config: &Config) -> usize {
 
 /// Makes a worker's edge, on its thread, from what all workers share.
 fn edge_of(
-    config: &Config,
-    router: &Arc<Router>,
+    terms: &Arc<Terms>,
     admission: &Arc<Admission>,
     refusals: &Arc<Refusals>,
 ) -> Box<dyn FnOnce() -> Rc<Edge> + Send> {
-    let (defaults, trusted) = (config.defaults.clone(), config.gateway.trusted_proxies.clone());
-    let (router, admission, refusals) = (Arc::clone(router), Arc::clone(admission), Arc::clone(refusals));
+    let (terms, admission, refusals) = (Arc::clone(terms), Arc::clone(admission), Arc::clone(refusals));
     let dials = Arc::new(Semaphore::new(worker::DIALS));
-    Box::new(move || Edge::new(defaults, trusted, router, admission, refusals, dials))
+    Box::new(move || Edge::new(terms, admission, refusals, dials))
 }
 
-fn memory_limit(limit: u64, outboxes: Vec<Outboxes>) -> MemoryLimit {
+fn memory_limit(limit: Option<u64>, outboxes: Vec<Outboxes>) -> MemoryLimit {
     let held = move || outboxes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
     MemoryLimit { limit, held: Box::new(held) }
-}
-
-fn router(config: &Config) -> Result<Router, StartError> {
-    let mut upstreams = BTreeMap::new();
-    for upstream in &config.upstreams {
-        upstreams.insert(upstream.name.as_str(), Upstream::new(upstream)?);
-    }
-    let route = |route: &RouteConfig| match upstreams.get(route.upstream.as_str()) {
-        Some(upstream) => Ok(Route { config: Arc::new(route.clone()), upstream: Arc::clone(upstream) }),
-        None => Err(StartError::NoUpstream { route: route.name.clone(), upstream: route.upstream.clone() }),
-    };
-    Ok(Router::new(config.routes.iter().map(route).collect::<Result<_, _>>()?))
-}
-
-fn server_config(listener: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-    listener.tls.as_ref().map(tls_config).transpose()
-}
-
-/// The next worker's socket of a listener. One that has a single socket comes to the first worker.
-fn socket_of(bound: &mut Bound, tls: Option<&Arc<ServerConfig>>) -> Option<worker::Listening> {
-    let socket = bound.sockets.pop()?;
-    let arrival = match &socket {
-        ListenSocket::Tcp(_) => Arrival::Hashed,
-        ListenSocket::Unix(_) => Arrival::Single,
-    };
-    Some(worker::Listening { socket, tls: tls.cloned(), arrival })
-}
-
-fn listening(bound: &Bound) -> ListenerConfig {
-    ListenerConfig { address: bound.address.clone(), tls: bound.config.tls.clone() }
 }

@@ -6,7 +6,7 @@ use crate::{
     session::registry::{Order, Registry},
     tasks::Tasks,
 };
-use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, thread, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -102,15 +102,16 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Waits for the signal, and then until new sessions are no longer wanted. Answers when the signal came.
-pub async fn until_closing(phase: &mut watch::Receiver<Phase>, plan: &DrainPlan) -> Instant {
+/// Waits for the signal, and then until new sessions are no longer wanted, by the plan as it is then. Answers when the
+/// signal came.
+pub async fn until_closing(phase: &mut watch::Receiver<Phase>, plan: &Cell<DrainPlan>) -> Instant {
     let since = match phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase) {
         Ok(Phase::Draining { since }) => since,
         // Whoever could have given the signal is gone: that is one, too.
         Ok(Phase::Serving | Phase::Cutting) | Err(_) => Instant::now(),
     };
     tokio::select! {
-        () = sleep_until(since + plan.delay) => {}
+        () = sleep_until(since + plan.get().delay) => {}
         () = cutting(phase) => {}
     }
     since
@@ -184,38 +185,46 @@ async fn cutting(phase: &mut watch::Receiver<Phase>) {
     }
 }
 
-/// SIGTERM and SIGINT of this process. For `main`: programs that embed a gateway have signals of their own.
+/// SIGTERM, SIGINT and, if asked for, SIGHUP of this process. For `main`: programs that embed a gateway have signals of their own.
 pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// From now on neither signal ends the process.
+    /// From now on none of the signals ends the process. `hangup`: SIGHUP is one of them.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
-    pub fn install() -> io::Result<Self> {
+    pub fn install(hangup: bool) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let (terminate, interrupt) = {
+        let (terminate, interrupt, hangup) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+            let hangup = hangup.then(|| signal(SignalKind::hangup())).transpose()?;
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, hangup)
         };
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, hangup })
     }
 
-    /// Has the first signal drain a gateway and every further one cut it. The thread lives as long as the process.
+    /// Has the first SIGTERM or SIGINT drain a gateway and every further one cut it, and SIGHUP do `reload`, which must not
+    /// block. The thread lives as long as the process.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn forward(mut self, control: Control) -> io::Result<()> {
+    pub fn forward(mut self, control: Control, reload: impl Fn() + Send + 'static) -> io::Result<()> {
         let forward = move || {
             self.runtime.block_on(async {
                 loop {
                     let name = tokio::select! {
                         _ = self.terminate.recv() => "SIGTERM",
                         _ = self.interrupt.recv() => "SIGINT",
+                        () = heard(&mut self.hangup) => {
+                            tracing::info!("SIGHUP: reloading");
+                            reload();
+                            continue;
+                        }
                     };
                     if control.phase() == Phase::Serving {
                         tracing::info!("{name}: draining; a second signal cuts the sessions that are left");
@@ -228,6 +237,13 @@ impl Signals {
             });
         };
         thread::Builder::new().name("signals".into()).spawn(forward).map(drop)
+    }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,29 +1,35 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
 mod errands;
+mod listening;
+mod retire;
+mod update;
 
 pub(crate) use errands::{Errands, Workers};
+pub(crate) use listening::{ListenerId, Listening};
+pub(crate) use update::Update;
+
+use listening::{Listeners, until};
+use retire::Retirement;
 
 use crate::{
     handshake::{self, Edge, admission::Admission},
     listener::{
-        accept::{Connection, accept},
-        bind::ListenSocket,
+        accept::Connection,
         handover::{Hands, Intake},
-        spread::{Arrival, Seat},
+        spread::Seat,
         tls::Acceptor,
     },
     log::verdict::VerdictLog,
     session::{
-        self, Observer, Opening, Outboxes, WorkerContext,
+        self, Observer, Opening, Outboxes, Routes, RoutesByName, WorkerContext,
         pause::{PauseWatch, TICK},
     },
     shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
     tasks::Tasks,
     transport::{RecordRoom, ServerConfigs},
 };
-use rustls::ServerConfig;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
@@ -48,19 +54,13 @@ pub(crate) struct Setup {
     pub(crate) hands: Hands,
     pub(crate) intake: Intake,
     pub(crate) edge: Box<dyn FnOnce() -> Rc<Edge> + Send>,
+    pub(crate) routes: Arc<RoutesByName>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) outboxes: Outboxes,
     pub(crate) verdicts: Arc<VerdictLog>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) plan: DrainPlan,
     pub(crate) phase: watch::Receiver<Phase>,
-}
-
-/// One worker's part of a listener.
-pub(crate) struct Listening {
-    pub(crate) socket: ListenSocket,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
-    pub(crate) arrival: Arrival,
 }
 
 /// The body of a worker's thread: serves until a drain is over. `ready` hears once whether the worker could start.
@@ -87,6 +87,7 @@ async fn live(setup: Setup) -> Drained {
         hands,
         intake,
         edge,
+        routes,
         admission,
         outboxes,
         verdicts,
@@ -95,17 +96,21 @@ async fn live(setup: Setup) -> Drained {
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), hands, outboxes, verdicts, observer));
+    let worker = Rc::new(Worker::new(edge(), share, plan, hands, outboxes, verdicts, observer));
+    worker.context.routes.replace(routes);
     let (stop, stopped) = watch::channel(false);
     for listening in listeners {
-        worker.listen(listening, stopped.clone());
+        worker.listen(listening);
     }
     worker.take_over(intake, stopped);
     let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
     let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat));
+    let retiring = Rc::clone(&worker);
+    let retirement = tokio::task::spawn_local(async move { retiring.run_retirement().await });
 
-    let since = until_closing(&mut phase, &plan).await;
+    let since = until_closing(&mut phase, &worker.plan).await;
     admission.drain();
+    worker.close_all();
     stop.send_replace(true);
     worker.acceptors.finished().await;
     let parts = Draining {
@@ -115,15 +120,20 @@ async fn live(setup: Setup) -> Drained {
         admitted: &|| admission.sessions(),
         share,
     };
-    let drained = drain(&parts, &plan, since, &mut phase).await;
+    let drained = drain(&parts, &worker.plan.get(), since, &mut phase).await;
     watchdog.abort();
     errands.abort();
+    retirement.abort();
     drained
 }
 
 /// A worker on its own thread: what it serves with, and what it runs. Other threads reach it by [`Workers`].
 pub(crate) struct Worker {
     edge: Rc<Edge>,
+    share: Share,
+    plan: Cell<DrainPlan>,
+    listeners: Listeners,
+    retirement: Retirement,
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
     records: RecordRoom,
@@ -138,6 +148,8 @@ pub(crate) struct Worker {
 impl Worker {
     fn new(
         edge: Rc<Edge>,
+        share: Share,
+        plan: DrainPlan,
         hands: Hands,
         outboxes: Outboxes,
         verdicts: Arc<VerdictLog>,
@@ -147,6 +159,7 @@ impl Worker {
         let watching = observer.clone();
         let context = WorkerContext {
             registry: Rc::default(),
+            routes: Routes::default(),
             pause: Rc::clone(&pause),
             heartbeat: observer.clone().map(|observer| -> session::HeartbeatObserver {
                 Rc::new(move |session, side, event| observer.heartbeat(session, side, event))
@@ -163,6 +176,10 @@ impl Worker {
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
             edge,
+            share,
+            plan: Cell::new(plan),
+            listeners: Listeners::default(),
+            retirement: Retirement::default(),
             context: Rc::new(context),
             pause,
             records: RecordRoom::default(),
@@ -175,29 +192,11 @@ impl Worker {
         }
     }
 
-    /// Accepts on one socket until told to stop.
-    fn listen(self: &Rc<Self>, listening: Listening, stop: watch::Receiver<bool>) {
-        let Listening { socket, tls, arrival } = listening;
-        let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
-        let tls = tls.map(ServerConfigs::new);
-        let accepting = async move {
-            let each = |connection| {
-                if let Some(connection) = worker.hands.pass_on(connection, tls.as_ref(), arrival) {
-                    worker.greet(connection, tls.clone());
-                }
-            };
-            if let Err(error) = accept(socket, tls.is_some(), slots, stopped(stop), each).await {
-                tracing::error!(%error, "a listening socket cannot be served; its worker serves the others");
-            }
-        };
-        self.acceptors.spawn(accepting, |message| tracing::error!("accepting connections panicked: {message}"));
-    }
-
     /// Takes the connections that other workers hand over, until told to stop.
     fn take_over(self: &Rc<Self>, intake: Intake, stop: watch::Receiver<bool>) {
         let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
         let taking = async move {
-            intake.run(slots, stopped(stop), |connection, tls| worker.greet(connection, tls)).await;
+            intake.run(slots, until(stop), |connection, tls| worker.greet(connection, tls)).await;
         };
         self.acceptors.spawn(taking, |message| tracing::error!("taking connections over panicked: {message}"));
     }
@@ -220,18 +219,21 @@ impl Worker {
         self.context.registry.len()
     }
 
-    fn begin(&self, opening: Opening) {
+    fn begin(&self, mut opening: Opening) {
+        // A reload may have come during its handshake.
+        if let Some(route) = self.context.routes.get(&opening.facts.route.name) {
+            opening.facts.route = route;
+        }
+        let stranded = self.stranded(&opening.facts);
         if let Some(observer) = &self.observer {
             observer.opened(&opening.facts);
         }
         let session = session::run(opening, Rc::clone(&self.context));
+        if let Some(key) = stranded.then(|| self.context.registry.newest()).flatten() {
+            self.retire_now(key);
+        }
         self.sessions.spawn(session, |message| tracing::error!("a session panicked: {message}"));
     }
-}
-
-/// A gateway that is gone wants no more connections either.
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Ticks for as long as the worker lives: a late tick is a pause of the whole worker. Tells the board how busy it is.

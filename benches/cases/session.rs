@@ -4,7 +4,7 @@ use super::{Case, Kind, Run, relay::made_by, route};
 use pulsegate::{
     handshake::admission::Admission,
     relay::Side,
-    session::{self, ClientAddress, Facts, Opened, Opening, WorkerContext, pause::PauseWatch},
+    session::{self, ClientAddress, Facts, Opened, Opening, Routes, WorkerContext, pause::PauseWatch},
     transport::{Socket, Stream},
     upstream::{Backend, BackendAddress, Lease},
 };
@@ -130,6 +130,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
 fn context() -> Rc<WorkerContext> {
     Rc::new(WorkerContext {
         registry: Rc::default(),
+        routes: Routes::default(),
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(|_| {}),

@@ -22,6 +22,7 @@ First steps:
 
 Signals:
   SIGTERM, SIGINT   drain: end every session with a close frame, as [gateway] drain says; a second one cuts the rest
+  SIGHUP            reload gateway.toml and its certificates: sessions of what is unchanged go on
 
 Exit codes:
   0    everything that was asked for was done; after a drain: every session had its close frame

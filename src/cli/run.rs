@@ -22,16 +22,26 @@ pub(crate) fn run(arguments: &RunArguments) -> Exit {
         complain(error);
         return Exit::Configuration;
     }
-    serve(config, None)
+    let (file, listen) = (arguments.file.config.clone(), arguments.listen.clone());
+    let follow = move |gateway: &Gateway| {
+        gateway.follow(&file, move |config| match listen.clone() {
+            Some(address) => Ok(replace_listener(config, address)?),
+            None => Ok(()),
+        });
+    };
+    serve(config, None, Some(Box::new(follow)))
 }
+
+/// Tells a gateway where its configuration comes from.
+pub(crate) type Follow = Box<dyn FnOnce(&Gateway)>;
 
 /// The configuration, or `None` when its mistakes have been printed.
 pub(crate) fn load(file: &Path) -> Option<Config> {
     config::load(file).map_err(complain_of_file).ok()
 }
 
-/// Runs a gateway in this process until it has drained.
-pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit {
+/// Runs a gateway in this process until it has drained. Without anything to `follow`, SIGHUP ends it.
+pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, follow: Option<Follow>) -> Exit {
     let _log = match log::start(&config.log) {
         Ok(guard) => guard,
         Err(error) => {
@@ -44,7 +54,7 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
     }
     let hint = echo_hint(&config);
     // Before anything listens: from the first connection on, a signal must find its handler.
-    let signals = match Signals::install() {
+    let signals = match Signals::install(follow.is_some()) {
         Ok(signals) => signals,
         Err(error) => {
             complain(format_args!("cannot handle signals: {error}"));
@@ -58,17 +68,27 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
             return exit_of(&error);
         }
     };
-    for listener in gateway.listeners() {
+    let listeners = gateway.listeners();
+    for listener in &listeners {
         tracing::info!(tls = listener.tls.is_some(), "listening on {}", client_url(listener));
     }
-    if let (true, Some(listener)) = (hint, gateway.listeners().first()) {
+    if let (true, Some(listener)) = (hint, listeners.first()) {
         let url = client_url(listener);
         tracing::info!(
             "try it: in a browser's console, w = new WebSocket({url:?}); w.onmessage = m => console.log(m.data); then \
              w.send(\"hello\"): the built-in echo answers"
         );
     }
-    if let Err(error) = signals.forward(gateway.control()) {
+    if let Some(follow) = follow {
+        follow(&gateway);
+    }
+    let operator = gateway.operator();
+    let reload = move || {
+        if let Err(error) = operator.reload_soon() {
+            tracing::error!(%error, "not reloaded");
+        }
+    };
+    if let Err(error) = signals.forward(gateway.control(), reload) {
         complain(format_args!("cannot handle signals: {error}"));
         return Exit::System;
     }

@@ -48,11 +48,19 @@ fn read_gateway(table: &Table<'_>) -> GatewayConfig {
     of_drain.set("code", &mut drain.code, value::close_code);
 
     let mut gateway =
-        GatewayConfig { workers: 0, max_sessions: None, memory_limit: None, trusted_proxies: Vec::new(), drain };
+        GatewayConfig {
+        workers: 0,
+        max_sessions: None,
+        memory_limit: None,
+        trusted_proxies: Vec::new(),
+        drain,
+        watch: false,
+    };
     let number = |most| move |value: &DeValue<'_>| value::count(value, 1, most).map(to_usize);
     table.set("workers", &mut gateway.workers, |value| value::count(value, 0, 1024).map(to_usize));
     table.set("max_sessions", &mut gateway.max_sessions, value::unless("auto", number(1 << 32)));
     table.set("memory_limit", &mut gateway.memory_limit, value::unless("off", value::size));
+    table.set("watch", &mut gateway.watch, value::boolean);
     if let Some(networks) = table.list("trusted_proxies", |value| address::network(&value::text(value)?)) {
         gateway.trusted_proxies = networks;
     }

@@ -58,6 +58,8 @@ pub struct GatewayConfig {
     pub memory_limit: Option<u64>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub drain: DrainConfig,
+    /// Reload when the file or a certificate changes.
+    pub watch: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

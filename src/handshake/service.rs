@@ -89,7 +89,7 @@ enum Phase {
 impl Visit {
     pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller) -> Rc<Self> {
         let about = About { client: peer_address(&peer), ..About::default() };
-        let phase = Cell::new(Phase::Head(Instant::now() + edge.defaults.handshake));
+        let phase = Cell::new(Phase::Head(Instant::now() + edge.terms().defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
         Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about })
     }
@@ -149,7 +149,7 @@ impl Visit {
     }
 
     fn end(&self, answer: &mut Response<StackBody>) {
-        self.phase.set(Phase::Answered(Instant::now() + self.edge.defaults.handshake));
+        self.phase.set(Phase::Answered(Instant::now() + self.edge.terms().defaults.handshake));
         self.answered.set(self.answered.get() + 1);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
@@ -164,10 +164,11 @@ impl Visit {
     /// The heart: one request, one answer.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let (head, body) = request.into_parts();
-        let provenance = Provenance::find(&self.peer, &self.edge.trusted_proxies, &head.headers);
+        let terms = self.edge.terms();
+        let provenance = Provenance::find(&self.peer, &terms.trusted_proxies, &head.headers);
         self.about.borrow_mut().client = provenance.client;
         let request = UpgradeRequest::parse(head, !body.is_end_stream())?;
-        let found = self.edge.router.find(&request.host, request.target.path());
+        let found = terms.router.find(&request.host, request.target.path());
         let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
         self.about.borrow_mut().route = Some(Arc::clone(&route.config));
         if !route.config.allows_origin(request.origin.as_deref()) {
@@ -255,7 +256,7 @@ pub(super) fn stack(
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
         .map_result(failed)
-        .layer(TimeoutLayer::new(visit.edge.patience))
+        .layer(TimeoutLayer::new(visit.edge.terms().patience))
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&visit.edge.dials)))
         .service(tower::service_fn(heart));

@@ -102,7 +102,7 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
-    let edge = Edge::new(defaults, Vec::new(), router, Arc::clone(&admission), Refusals::new(), Arc::new(dials));
+    let edge = Edge::new(Terms::new(defaults, Vec::new(), router), Arc::clone(&admission), Refusals::new(), Arc::new(dials));
     Gate { edge, admission }
 }
 
@@ -293,7 +293,7 @@ fn a_bug_is_one_500() {
     local(async {
         let gone = SocketAddr::from(([127, 0, 0, 1], 9));
         let mut gate = gate(gone, |_| {});
-        let memory = admission::MemoryLimit { limit: 8, held: Box::new(|| panic!("on purpose")) };
+        let memory = admission::MemoryLimit { limit: Some(8), held: Box::new(|| panic!("on purpose")) };
         gate.admission = Admission::new(9, Some(memory));
         let mut edge = Rc::try_unwrap(gate.edge).ok().unwrap();
         edge.admission = Arc::clone(&gate.admission);
@@ -315,9 +315,8 @@ fn tls_that_fails_is_no_session() {
         std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
         let tls =
             crate::listener::ListenerTls { certificates: vec![files], min_version: crate::listener::TlsVersion::Tls12 };
-        let config = crate::listener::tls::tls_config(&tls).unwrap();
-        let acceptor =
-            Acceptor::new(crate::transport::ServerConfigs::new(config), crate::transport::RecordRoom::default());
+        let secured = crate::listener::tls::Secured::read(&tls, None).unwrap();
+        let acceptor = Acceptor::new(secured.configs().clone(), crate::transport::RecordRoom::default());
         let gate = gate(SocketAddr::from(([127, 0, 0, 1], 9)), |_| {});
         let (mut client, ours) = duplex(64 * 1024);
         client.write_all(REQUEST.as_bytes()).await.unwrap();

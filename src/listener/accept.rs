@@ -36,7 +36,7 @@ impl From<Option<OwnedSemaphorePermit>> for Slot {
 
 /// Accepts connections and hands each to `each`, which must not block (it spawns the connection's task).
 ///
-/// A connection is accepted only when `slots` has a place for its opening handshake; until then it waits in the kernel.
+/// `tls`: whether the listener speaks TLS now. A connection is accepted only when `slots` has a place for its opening handshake; until then it waits in the kernel.
 /// Errors such as a full descriptor table pause accepting, 10 ms at first, up to 1 s, and end nothing. Once `stop` is
 /// ready, the connections that wait in the kernel are accepted, then the listening socket is closed.
 ///
@@ -44,7 +44,7 @@ impl From<Option<OwnedSemaphorePermit>> for Slot {
 /// If the socket cannot be registered with the runtime.
 pub async fn accept(
     socket: ListenSocket,
-    tls: bool,
+    tls: impl Fn() -> bool,
     slots: Arc<Semaphore>,
     stop: impl Future<Output = ()>,
     mut each: impl FnMut(Connection),
@@ -65,7 +65,7 @@ pub async fn accept(
         match accepted {
             Ok(incoming) => {
                 trouble.over();
-                deliver(incoming, tls, slot, &mut each);
+                deliver(incoming, tls(), slot, &mut each);
             }
             Err(error) => {
                 drop(slot);
@@ -77,7 +77,7 @@ pub async fn accept(
             }
         }
     }
-    listener.empty(|incoming| deliver(incoming, tls, Arc::clone(&slots).try_acquire_owned().ok(), &mut each))
+    listener.empty(|incoming| deliver(incoming, tls(), Arc::clone(&slots).try_acquire_owned().ok(), &mut each))
 }
 
 /// Accept errors in a row.
@@ -207,7 +207,7 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let mut peers = Vec::new();
         let slots = Arc::new(Semaphore::new(1));
-        accept(socket, true, slots, async {}, |connection| peers.push(connection.peer)).await.unwrap();
+        accept(socket, || true, slots, async {}, |connection| peers.push(connection.peer)).await.unwrap();
         let expected: Vec<_> =
             clients.iter().map(|client| Peer { address: client.local_addr().ok(), tls: true }).collect();
         assert_eq!(peers, expected);
@@ -224,7 +224,7 @@ mod tests {
         let connections = Rc::new(RefCell::new(Vec::new()));
         let (seen, stop) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
         let slots = Arc::new(Semaphore::new(1));
-        let accepting = accept(socket, false, Arc::clone(&slots), stop.notified(), |connection| {
+        let accepting = accept(socket, || false, Arc::clone(&slots), stop.notified(), |connection| {
             connections.borrow_mut().push(connection);
             seen.notify_one();
         });

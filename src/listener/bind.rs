@@ -72,8 +72,16 @@ fn advice(error: &io::Error) -> String {
 /// # Errors
 /// The first address that cannot be listened on, and why.
 pub fn bind(listeners: &[ListenerConfig], workers: usize) -> Result<Vec<Bound>, BindError> {
-    let addresses: Vec<&ListenAddress> = listeners.iter().map(|listener| &listener.address).collect();
-    listeners.iter().map(|listener| bind_one(listener, &addresses, workers.max(1))).collect()
+    bind_beside(listeners, listeners, workers)
+}
+
+/// Binds some of the listeners that there will be, or none, while the others are bound already.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside(some: &[ListenerConfig], all: &[ListenerConfig], workers: usize) -> Result<Vec<Bound>, BindError> {
+    let addresses: Vec<&ListenAddress> = all.iter().map(|listener| &listener.address).collect();
+    some.iter().map(|listener| bind_one(listener, &addresses, workers.max(1))).collect()
 }
 
 fn bind_one(config: &ListenerConfig, all: &[&ListenAddress], workers: usize) -> Result<Bound, BindError> {

@@ -17,19 +17,25 @@ pub const TARGET: &str = "pulsegate::session";
 /// Where the sessions of all workers have their verdicts written.
 #[derive(Debug)]
 pub struct VerdictLog {
-    sessions: LogSessions,
+    sessions: Mutex<LogSessions>,
     mass: Mutex<MassEnds>,
 }
 
 impl VerdictLog {
     #[must_use]
     pub fn new(sessions: LogSessions) -> Self {
-        Self { sessions, mass: Mutex::new(MassEnds::default()) }
+        Self { sessions: Mutex::new(sessions), mass: Mutex::new(MassEnds::default()) }
+    }
+
+    /// From now on these are written.
+    pub fn select(&self, sessions: LogSessions) {
+        *self.sessions.lock().unwrap_or_else(PoisonError::into_inner) = sessions;
     }
 
     /// Writes the verdict if `log.sessions` wants it, and counts it among the ends of its backend.
     pub fn write(&self, verdict: &Verdict, now: Instant) {
-        let wanted = match self.sessions {
+        let sessions = *self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = match sessions {
             LogSessions::All => true,
             LogSessions::Abnormal => abnormal(verdict),
             LogSessions::Off => false,

@@ -40,7 +40,7 @@ pub(super) struct Session {
     pub(super) reported: bool,
     panicked: bool,
     membership: Membership,
-    pub(super) facts: Box<Facts>,
+    pub(super) facts: Rc<Facts>,
     pub(super) context: Rc<WorkerContext>,
 }
 
@@ -84,6 +84,7 @@ impl Session {
         let Opening { downstream, upstream, deflate, facts } = opening;
         let seed = || Seed { secret: rand::random(), jitter: rand::random() };
         let seeds = PerSide { downstream: seed(), upstream: seed() };
+        let facts = Rc::new(facts);
         let relay = Relay::new(facts.route.options.relay.clone(), deflate, seeds, now);
         Self {
             legs: PerSide { downstream: Leg::new(downstream), upstream: Leg::new(upstream) },
@@ -93,8 +94,8 @@ impl Session {
             counted: 0,
             reported: false,
             panicked: false,
-            membership: context.registry.enter(),
-            facts: Box::new(facts),
+            membership: context.registry.enter(Some(Rc::clone(&facts))),
+            facts,
             relay,
             context,
         }
@@ -169,6 +170,11 @@ impl Session {
         match order {
             Order::End { reason, code } => self.relay.end(reason, code, now),
             Order::Cut => self.relay.cut(EndReason::Draining, now),
+            Order::Configure => {
+                if let Some(config) = self.context.routes.renewed(&self.facts.route.name, self.relay.config()) {
+                    self.relay.configure(config, now);
+                }
+            }
         }
     }
 

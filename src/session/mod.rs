@@ -4,6 +4,7 @@ mod drive;
 mod flow;
 pub mod pause;
 pub mod registry;
+mod routes;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use drive::Session;
 use pause::PauseWatch;
 use pin_project_lite::pin_project;
 use registry::Registry;
+pub use routes::{Routes, RoutesByName};
 use std::{
     cell::RefCell,
     fmt,
@@ -113,6 +115,8 @@ pub trait Observer: Send + Sync {
 /// What the sessions of one worker share. Not shared between threads.
 pub struct WorkerContext {
     pub registry: Rc<Registry>,
+    /// What a session that is told to takes its new settings from.
+    pub routes: Routes,
     pub pause: Rc<PauseWatch>,
     pub heartbeat: Option<HeartbeatObserver>,
     /// Called once per session, when its codes are known.

@@ -43,6 +43,7 @@ fn context(verdicts: &Rc<RefCell<Vec<Verdict>>>) -> Rc<WorkerContext> {
     let verdicts = Rc::clone(verdicts);
     Rc::new(WorkerContext {
         registry: Rc::default(),
+        routes: Routes::default(),
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(move |verdict| verdicts.borrow_mut().push(verdict)),

@@ -67,7 +67,7 @@ impl Stage {
 
     /// One that waits for the end of TCP after that.
     fn lingering_session(&self, closing: Duration, linger: Duration) {
-        let (member, told, start) = (self.registry.enter(), Rc::clone(&self.told), self.start);
+        let (member, told, start) = (self.registry.enter(None), Rc::clone(&self.told), self.start);
         let task = async move {
             let mut end = None;
             loop {
@@ -81,6 +81,7 @@ impl Stage {
                         match order {
                             Order::End { .. } => end = Some(Instant::now() + closing),
                             Order::Cut => return,
+                            Order::Configure => {}
                         }
                     }
                     () = sleep_until(end.unwrap_or(start)), if end.is_some_and(|end| end > Instant::now()) => {
@@ -102,7 +103,7 @@ impl Stage {
             admitted: &|| self.admitted.get(),
             share: Share { worker: 0, workers: 1 },
         };
-        let since = until_closing(&mut phase, plan).await;
+        let since = until_closing(&mut phase, &Cell::new(*plan)).await;
         drain(&parts, plan, since, &mut phase).await
     }
 

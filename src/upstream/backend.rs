@@ -19,6 +19,7 @@ pub struct Backend {
     sessions: AtomicUsize,
     proven: AtomicBool,
     warned: AtomicBool,
+    retired: AtomicBool,
     pub(super) health: Health,
 }
 
@@ -33,6 +34,7 @@ impl Backend {
             sessions: AtomicUsize::new(0),
             proven: AtomicBool::new(false),
             warned: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             health: Health::default(),
         }
     }
@@ -52,6 +54,17 @@ impl Backend {
     /// One of its sessions answered one of our pings.
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no pool has it any more: its sessions are to end.
+    #[must_use]
+    pub fn retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// It belongs to a pool from now on, or to none.
+    pub fn retire(&self, retired: bool) {
+        self.retired.store(retired, Ordering::Relaxed);
     }
 
     /// Whether this is the first time that something about it deserves a warning.

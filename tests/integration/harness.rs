@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every helper has a user in every set of tests")]
 use pulsegate::{
     config::{self, Config},
-    gateway::{Ended, Gateway, Load, Observer},
+    gateway::{Ended, Gateway, Load, Observer, Operator},
     listener::ListenAddress,
     protocol::heartbeat::HeartbeatEvent,
     relay::Side,
@@ -77,7 +77,7 @@ impl Running {
 
     pub(crate) fn address(&self) -> SocketAddr {
         match self.gateway.addresses().next() {
-            Some(ListenAddress::Tcp(address)) => *address,
+            Some(ListenAddress::Tcp(address)) => address,
             other => panic!("the first listener is {other:?}"),
         }
     }
@@ -109,6 +109,20 @@ impl Running {
     /// The next event of a heartbeat.
     pub(crate) fn beat(&self) -> Beat {
         self.heartbeats.lock().unwrap().recv_timeout(PATIENCE).expect("a heartbeat")
+    }
+
+    /// Where it listens, in the order of the configuration.
+    pub(crate) fn addresses(&self) -> Vec<ListenAddress> {
+        self.gateway.addresses().collect()
+    }
+
+    pub(crate) fn operator(&self) -> Operator {
+        self.gateway.operator()
+    }
+
+    /// Every verdict so far.
+    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+        self.verdicts.lock().unwrap().try_iter().collect()
     }
 
     pub(crate) fn control(&self) -> Control {

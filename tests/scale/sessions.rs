@@ -12,7 +12,7 @@ use pulsegate::{
     relay::{PerSide, Side},
     route::{HostHeader, HostPattern, RouteConfig, RouteOptions},
     session::{
-        self, ClientAddress, Facts, Opened, Opening, WorkerContext,
+        self, ClientAddress, Facts, Opened, Opening, Routes, WorkerContext,
         pause::{PauseWatch, TICK},
         registry::Order,
         verdict::Verdict,
@@ -219,6 +219,7 @@ pub(crate) async fn run(plan: &Plan) -> Measured {
     let (hears, judges) = (Rc::clone(&tally), Rc::clone(&tally));
     let context = Rc::new(WorkerContext {
         registry: Rc::default(),
+        routes: Routes::default(),
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: Some(Rc::new(move |_, _, event| hears.heard(event))),
         report: Box::new(move |verdict| judges.judge(&verdict)),

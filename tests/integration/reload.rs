@@ -1,0 +1,312 @@
+//! Reloads: what is unchanged does not notice, what changed applies, what is gone ends, and what is wrong changes nothing.
+use super::{
+    harness::{
+        Backend, PATIENCE, Raw, Running, closed_with, configured, eventually, frame, joined, one_route, request, soon,
+    },
+    program::Program,
+    secure::Certificates,
+};
+use pulsegate::{
+    config::Config,
+    gateway::{Changes, ReloadError},
+    listener::ListenAddress,
+    relay::EndReason,
+};
+use rustix::process::Signal;
+use rustls::version::{TLS12, TLS13};
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use tungstenite::Message;
+
+impl Running {
+    fn reload(&self, toml: &str) -> Changes {
+        self.try_reload(configured(toml)).unwrap()
+    }
+
+    fn try_reload(&self, config: Config) -> Result<Changes, ReloadError> {
+        blocking(self.operator().reload_to(config))
+    }
+}
+
+fn blocking<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Two workers, no pings, and a drain without a spread.
+const CALM: &str = "gateway = { workers = 2, drain.spread = \"0s\" }\n\
+    defaults.heartbeat = { client.ping_interval = \"off\", upstream.ping_interval = \"off\" }\n";
+
+/// A route for each path to a pool of that name.
+fn routes(extra: &str, pools: &[(&str, &[String])]) -> String {
+    let mut toml = format!("{CALM}{extra}\n");
+    for (name, _) in pools {
+        toml += &format!("[[route]]\nname = \"{name}\"\npath = \"/{name}\"\nupstream = \"{name}\"\n");
+    }
+    for (name, servers) in pools {
+        toml += &format!("[upstream.{name}]\nservers = {servers:?}\n");
+    }
+    toml
+}
+
+fn echo() -> Vec<String> {
+    vec!["builtin:echo".to_owned()]
+}
+
+/// What is sent comes back.
+fn echoes(client: &mut Raw) -> bool {
+    client.0.write_all(&frame(0x81, true, b"hello")).is_ok() && {
+        let mut bytes = [0; 7];
+        client.0.read_exact(&mut bytes).is_ok() && bytes == *b"\x81\x05hello"
+    }
+}
+
+fn tcp(address: &ListenAddress) -> SocketAddr {
+    match address {
+        ListenAddress::Tcp(address) => *address,
+        ListenAddress::Unix(path) => panic!("{}", path.display()),
+    }
+}
+
+#[test]
+fn an_equal_configuration_is_a_no_op_and_says_so() {
+    let toml = routes("", &[("a", &echo())]);
+    let gateway = Running::start(&toml);
+    let before = gateway.addresses();
+    let changes = gateway.reload(&toml);
+    assert!(changes.is_empty());
+    assert_eq!(changes.to_string(), "nothing changed");
+    assert_eq!(gateway.addresses(), before, "a port of the kernel's choice stays, too");
+}
+
+#[test]
+fn a_changed_route_applies_to_new_sessions_and_others_do_not_notice() {
+    let gateway = Running::start(&routes("", &[("a", &echo()), ("b", &echo())]));
+    let [mut one, mut other] = ["/a", "/b"].map(|path| Raw::upgraded(gateway.address(), path));
+    let mut spare = Raw::connect(gateway.address());
+    let changed = routes("", &[("a", &echo()), ("b", &echo())]).replacen("path = \"/a\"", "path = \"/c\"", 1);
+    let changes = gateway.reload(&changed);
+    assert_eq!(changes.to_string(), "route a changed");
+    // A connection that was open before asks after the reload, and so is answered by what stands now.
+    spare.send(request("/a", "").as_bytes());
+    assert!(spare.head().starts_with("HTTP/1.1 404 "));
+    assert!(echoes(&mut one) && echoes(&mut other));
+    assert!(echoes(&mut Raw::upgraded(gateway.address(), "/c")));
+    assert!(gateway.verdicts().is_empty());
+}
+
+#[test]
+fn heartbeats_limits_and_timeouts_apply_to_sessions_that_run() {
+    let gateway = Running::start(&routes("", &[("a", &echo()), ("b", &echo())]));
+    let [mut one, mut two, mut other] = ["/a", "/a", "/b"].map(|path| Raw::upgraded(gateway.address(), path));
+    assert!(echoes(&mut one) && echoes(&mut two) && echoes(&mut other));
+    let strict = "heartbeat.client.ping_interval = \"100ms\"\nlimits.client.frame = \"4B\"\ntimeouts.close = \"1s\"\n[upstream.a]";
+    let toml = routes("", &[("a", &echo()), ("b", &echo())]);
+    let to_a = toml.replacen("upstream = \"a\"\n", &format!("upstream = \"a\"\n{}\n", strict.replace("\n[upstream.a]", "")), 1);
+    let changes = gateway.reload(&to_a);
+    assert_eq!((changes.configured, changes.retired), (2, 0));
+    // A ping of ours: twelve bytes.
+    assert_eq!(one.receive::<2>(), [0x89, 12]);
+    two.send(&frame(0x81, true, b"hello"));
+    assert_eq!(gateway.verdict().reason, EndReason::ClientViolation);
+    assert!(echoes(&mut other));
+    // And back again.
+    let changes = gateway.reload(&toml);
+    assert_eq!(changes.routes.changed, ["a"]);
+}
+
+#[test]
+fn a_removed_route_drains_and_says_the_code_of_the_drain() {
+    let toml = routes("", &[("a", &echo()), ("b", &echo())]);
+    let gateway = Running::start(&toml);
+    let [mut stays, mut goes] = ["/a", "/b"].map(|path| gateway.connect(path));
+    let without = routes("", &[("a", &echo())]).replace("spread = \"0s\"", "spread = \"0s\", drain.code = 1012");
+    let changes = gateway.reload(&without);
+    assert_eq!(changes.retired, 1, "{changes}");
+    assert_eq!(closed_with(&mut goes).unwrap().0, 1012);
+    assert_eq!(gateway.verdict().reason, EndReason::Draining);
+    stays.send(Message::text("still here")).unwrap();
+    assert_eq!(stays.read().unwrap(), Message::text("still here"));
+    assert!(gateway.try_connect("/b").is_err());
+}
+
+#[test]
+fn a_route_that_comes_back_keeps_the_sessions_that_were_not_told_yet() {
+    let slow = |toml: String| toml.replace("spread = \"0s\"", "spread = \"3600s\", drain.timeout = \"7200s\"");
+    let toml = slow(routes("", &[("a", &echo()), ("b", &echo())])).replace("workers = 2", "workers = 1");
+    let gateway = Running::start(&toml);
+    let mut clients: Vec<Raw> = (0..3).map(|_| Raw::upgraded(gateway.address(), "/b")).collect();
+    let without = slow(routes("", &[("a", &echo())])).replace("workers = 2", "workers = 1");
+    assert_eq!(gateway.reload(&without).retired, 3);
+    assert_eq!(gateway.verdict_of_one_told(&mut clients), EndReason::Draining);
+    assert_eq!(gateway.reload(&toml).routes.added, ["b"]);
+    assert_eq!(clients.iter_mut().filter_map(|client| echoes(client).then_some(())).count(), 2);
+    assert!(gateway.verdicts().is_empty());
+}
+
+impl Running {
+    /// The oldest is told at once; answers its close frame.
+    fn verdict_of_one_told(&self, clients: &mut Vec<Raw>) -> EndReason {
+        let mut first = clients.remove(0);
+        assert_eq!(first.close_frame().0, 1001);
+        first.send(&frame(0x88, true, b"\x03\xe9"));
+        let reason = self.verdict().reason;
+        clients.retain(|_| true);
+        reason
+    }
+}
+
+#[test]
+fn a_removed_backend_drains_and_gets_nothing_new() {
+    let ((first, first_ends), (second, _ends)) = (Backend::reader(), Backend::reader());
+    let both = [first.url(), second.url()];
+    let gateway = Running::start(&routes("", &[("a", &both)]));
+    let mut clients: Vec<_> = (0..4).map(|_| gateway.connect("/a")).collect();
+    let changes = gateway.reload(&routes("", &[("a", &both[1..])]));
+    assert_eq!(changes.backends.removed, [format!("a {}", first.url())]);
+    assert_eq!(changes.retired, 2);
+    for _ in 0..2 {
+        assert_eq!(gateway.verdict().backend, first.url());
+        assert_eq!(soon(&first_ends).unwrap().0, 1001);
+    }
+    for _ in 0..4 {
+        clients.push(gateway.connect("/a"));
+    }
+    assert_eq!(gateway.sessions().iter().sum::<usize>(), 6);
+    assert!(gateway.verdicts().is_empty());
+}
+
+#[test]
+fn listeners_open_and_close_without_disturbing_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate.sock");
+    let one = routes("", &[("a", &echo())]) + "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let with = |address: &str| format!("{one}[[listener]]\naddress = {address:?}\n");
+    let gateway = Running::start(&one);
+    let mut first = Raw::upgraded(gateway.address(), "/a");
+    let changes = gateway.reload(&with("127.0.0.1:0"));
+    assert_eq!(changes.to_string(), "listener 127.0.0.1:0 (2) opened");
+    let added = tcp(&gateway.addresses()[1]);
+    let mut second = Raw::upgraded(added, "/a");
+    gateway.reload(&with(&format!("unix:{}", path.display())));
+    assert!(path.exists());
+    assert_eq!(TcpStream::connect(added).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    // Its sessions go on, though their listener is gone.
+    assert!(echoes(&mut first) && echoes(&mut second));
+    gateway.reload(&one);
+    assert!(!path.exists());
+    assert!(echoes(&mut Raw::upgraded(gateway.address(), "/a")));
+    assert!(gateway.verdicts().is_empty());
+}
+
+#[test]
+fn what_cannot_be_had_changes_nothing() {
+    let toml = routes("", &[("a", &echo())]) + "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let gateway = Running::start(&toml);
+    let mut client = Raw::upgraded(gateway.address(), "/a");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = routes("", &[("b", &echo())]) + "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let busy = format!("{other}[[listener]]\naddress = \"{}\"\n", taken.local_addr().unwrap());
+    let error = gateway.try_reload(configured(&busy)).unwrap_err().to_string();
+    assert!(error.contains("in use"), "{error}");
+    let certificates = Certificates::of(&["gate.test"]);
+    let config = configured(&(other.clone() + &certificates.listener(&["gate.test"])));
+    certificates.remove("gate.test", "key");
+    let error = gateway.try_reload(config).unwrap_err().to_string();
+    assert!(error.contains("gate.test.key cannot be read"), "{error}");
+    assert!(echoes(&mut client) && echoes(&mut Raw::upgraded(gateway.address(), "/a")));
+    assert_eq!(gateway.addresses().len(), 1);
+    assert_eq!((gateway.operator().reloads().good, gateway.operator().reloads().bad), (0, 2));
+    assert!(matches!(blocking(gateway.operator().reload()), Err(ReloadError::NoFile)));
+}
+
+#[test]
+fn settings_of_the_gateway_change_and_workers_wait_for_a_restart() {
+    let gateway = Running::start(&one_route("builtin:echo", "gateway.workers = 1"));
+    let _client = gateway.connect("/");
+    let changes = gateway.reload(&one_route("builtin:echo", "gateway = { workers = 3, max_sessions = 1 }"));
+    assert_eq!((&changes.settings[..], &changes.restart[..]), (&["gateway.max_sessions"][..], &["gateway.workers"][..]));
+    assert!(gateway.try_connect("/").is_err(), "it is full now");
+    let again = gateway.reload(&one_route("builtin:echo", "gateway = { workers = 3, max_sessions = 2 }"));
+    assert_eq!(again.restart, ["gateway.workers"], "it is said until it is done");
+    gateway.connect("/");
+    assert_eq!(gateway.sessions().len(), 1);
+}
+
+#[test]
+fn a_gateway_that_drains_takes_over_nothing() {
+    let backend = Backend::websocket(|mut peer| while peer.read().is_ok() {});
+    let gateway = Running::start(&one_route(&backend.url(), "gateway.drain.spread = \"0s\""));
+    let mut client = Raw::upgraded(gateway.address(), "/");
+    let operator = gateway.operator();
+    gateway.control().drain();
+    assert_eq!(client.receive::<1>(), [0x88]);
+    let config = configured(&one_route("builtin:echo", ""));
+    assert!(matches!(gateway.try_reload(config.clone()), Err(ReloadError::Draining)));
+    drop(gateway);
+    assert!(matches!(blocking(operator.reload_to(config)), Err(ReloadError::Ended)));
+}
+
+#[test]
+fn certificates_are_replaced_on_the_same_listener_and_sessions_and_tickets_stay() {
+    let certificates = Certificates::of(&["gate.test"]);
+    let toml = routes("", &[("a", &echo())]) + &certificates.listener(&["gate.test"]);
+    let gateway = Running::start(&toml);
+    let address = gateway.address();
+    let mut before = certificates.upgraded_to(address, "/a", &TLS13);
+    let client = certificates.client("gate.test");
+    assert!(!resumed(&client, address));
+    certificates.replace("gate.test");
+    let changes = gateway.reload(&toml);
+    assert_eq!(changes.certificates, ["127.0.0.1:0"]);
+    for version in [&TLS12, &TLS13] {
+        // It trusts the new certificate alone.
+        certificates.upgraded_to(address, "/a", version);
+    }
+    assert!(resumed(&client, address), "a ticket is good for the certificate that gave it, and the next");
+    before.write_all(&frame(0x81, true, b"hello")).unwrap();
+    let mut answer = [0; 7];
+    before.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"\x81\x05hello");
+    assert!(gateway.reload(&toml).is_empty());
+}
+
+/// Whether a TLS handshake was resumed by a ticket of an earlier one. It reads the answer to a request, so that it has a
+/// ticket for the next.
+fn resumed(config: &Arc<rustls::ClientConfig>, address: SocketAddr) -> bool {
+    let mut stream = super::secure::connect_with(config, address, "gate.test");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+}
+
+#[test]
+fn sighup_reloads_the_file_and_a_bad_one_is_told_with_all_its_mistakes() {
+    let toml = routes("", &[("a", &echo())]);
+    let mut program = Program::start(&toml, &["run", "--listen", "127.0.0.1:0"]);
+    let mut program = match program.try_wait_listening() {
+        Some(address) => (program, address),
+        None => panic!("it does not listen"),
+    };
+    let (program, address) = (&mut program.0, program.1);
+    let mut client = Raw::upgraded(address, "/a");
+    program.write(&routes("nonsense = 1\ngateway.workerz = 2", &[("a", &echo())]));
+    program.signal(Signal::HUP);
+    let line = program.logged("workerz");
+    assert!(line.contains("ERROR") && line.contains("gateway.toml:"), "{line}");
+    program.write(&(routes("", &[("a", &echo()), ("b", &echo())]) + "[[listener]]\naddress = \"127.0.0.1:1\"\n"));
+    program.signal(Signal::HUP);
+    let line = program.logged("reloaded: ");
+    assert!(line.contains("route b added"), "{line}");
+    assert!(echoes(&mut client) && echoes(&mut Raw::upgraded(address, "/b")));
+}
