@@ -384,7 +384,7 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
         let stop = Rc::new(tokio::sync::Notify::new());
         let stopped = Rc::clone(&stop);
         let accepting =
-            accept(bound.sockets.remove(0), false, Arc::clone(&slots), async move { stopped.notified().await }, each);
+            accept(bound.sockets.remove(0), || false, Arc::clone(&slots), async move { stopped.notified().await }, each);
         let accepting = spawn_local(accepting);
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST.as_bytes()).await.unwrap();

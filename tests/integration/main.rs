@@ -7,6 +7,7 @@ mod harness;
 mod heartbeat;
 mod program;
 mod refusals;
+mod reload;
 mod resources;
 mod secure;
 mod spread;

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::{Child, ChildStderr, Command, Stdio},
 };
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 pub(crate) struct Program {
     child: Child,
     log: BufReader<ChildStderr>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Program {
@@ -29,7 +30,7 @@ impl Program {
             .spawn()
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
-        Self { child, log, _folder: folder }
+        Self { child, log, folder }
     }
 
     /// Where it listens, as it says itself.
@@ -44,6 +45,29 @@ impl Program {
         panic!("it ended without listening")
     }
 
+    /// Its folder, where its file is `gateway.toml`.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Replaces its file as an editor does: by a rename.
+    pub(crate) fn write(&self, toml: &str) {
+        fs::write(self.folder().join("new"), toml).unwrap();
+        fs::rename(self.folder().join("new"), self.folder().join("gateway.toml")).unwrap();
+    }
+
+    /// The next line of its log that has this in it.
+    pub(crate) fn logged(&mut self, part: &str) -> String {
+        let mut line = String::new();
+        while self.log.read_line(&mut line).unwrap() > 0 {
+            if line.contains(part) {
+                return line;
+            }
+            line.clear();
+        }
+        panic!("it ended without saying {part}")
+    }
+
     /// The first line of its answer that `wanted` likes.
     fn answer(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let out = self.child.stdout.as_mut().unwrap();
@@ -55,7 +79,7 @@ impl Program {
         self.child.id()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 

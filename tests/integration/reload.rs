@@ -263,7 +263,7 @@ fn certificates_are_replaced_on_the_same_listener_and_sessions_and_tickets_stay(
     let gateway = Running::start(&toml);
     let address = gateway.address();
     let mut before = certificates.upgraded_to(address, "/a", &TLS13);
-    let client = certificates.client("gate.test");
+    let client = certificates.client("gate.test", &TLS13);
     assert!(!resumed(&client, address));
     certificates.replace("gate.test");
     let changes = gateway.reload(&toml);
@@ -290,23 +290,102 @@ fn resumed(config: &Arc<rustls::ClientConfig>, address: SocketAddr) -> bool {
     stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
 }
 
+/// A listener that the arguments of `program` stand above.
+const ELSEWHERE: &str = "[[listener]]\naddress = \"127.0.0.1:1\"\n";
+
+fn program(toml: &str) -> (Program, SocketAddr) {
+    let mut program = Program::start(&format!("{toml}{ELSEWHERE}"), &["run", "--listen", "127.0.0.1:0"]);
+    let address = program.address();
+    (program, address)
+}
+
 #[test]
 fn sighup_reloads_the_file_and_a_bad_one_is_told_with_all_its_mistakes() {
-    let toml = routes("", &[("a", &echo())]);
-    let mut program = Program::start(&toml, &["run", "--listen", "127.0.0.1:0"]);
-    let mut program = match program.try_wait_listening() {
-        Some(address) => (program, address),
-        None => panic!("it does not listen"),
-    };
-    let (program, address) = (&mut program.0, program.1);
+    let (mut program, address) = program(&routes("", &[("a", &echo())]));
     let mut client = Raw::upgraded(address, "/a");
-    program.write(&routes("nonsense = 1\ngateway.workerz = 2", &[("a", &echo())]));
+    program.write(&routes("nonsense = 1\ndefaults.pongs = 2", &[("a", &echo())]));
     program.signal(Signal::HUP);
-    let line = program.logged("workerz");
-    assert!(line.contains("ERROR") && line.contains("gateway.toml:"), "{line}");
-    program.write(&(routes("", &[("a", &echo()), ("b", &echo())]) + "[[listener]]\naddress = \"127.0.0.1:1\"\n"));
+    for mistake in ["nonsense", "pongs", "there is no listener"] {
+        let line = program.logged(mistake);
+        assert!(line.contains("ERROR") && line.contains("gateway.toml:"), "{line}");
+    }
+    program.write(&(routes("", &[("a", &echo()), ("b", &echo())]) + ELSEWHERE));
     program.signal(Signal::HUP);
     let line = program.logged("reloaded: ");
-    assert!(line.contains("route b added"), "{line}");
+    assert!(line.contains("INFO") && line.contains("route b added; ") && !line.contains("listener"), "{line}");
     assert!(echoes(&mut client) && echoes(&mut Raw::upgraded(address, "/b")));
+}
+
+#[test]
+fn the_level_of_the_log_changes() {
+    let (mut program, address) = program(&routes("", &[("a", &echo())]));
+    program.write(&(routes("log.level = \"error\"", &[("b", &echo())]) + ELSEWHERE));
+    program.signal(Signal::HUP);
+    eventually("the new route is served", || {
+        let mut raw = Raw::connect(address);
+        raw.send(request("/b", "").as_bytes());
+        raw.head().starts_with("HTTP/1.1 101 ")
+    });
+    program.write("");
+    program.signal(Signal::HUP);
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.contains("not reloaded")) {
+        lines.push(program.logged(""));
+    }
+    let told = |part: &str| lines.iter().filter(|line| line.contains(part)).count();
+    assert_eq!((told("SIGHUP"), told("reloaded: ")), (1, 0), "{lines:?}");
+}
+
+#[test]
+fn watched_files_are_reloaded_and_a_pair_caught_half_replaced_is_tried_again() {
+    let certificates = Certificates::of(&["gate.test"]);
+    let toml = routes("", &[("a", &echo())]).replacen("workers = 2", "workers = 2, watch = true", 1);
+    let secured = toml.clone() + &certificates.listener(&["gate.test"]);
+    let mut program = Program::start(&secured, &[]);
+    let line = program.logged("listening on wss://");
+    let address = line.split("wss://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let mut before = certificates.upgraded_to(address, "/a", &TLS13);
+    let old = certificates.client("gate.test", &TLS13);
+    let replace_key = certificates.replace_certificate("gate.test");
+    let line = program.logged("being replaced");
+    assert!(line.contains("WARN") && line.contains("gate.test.key is not the key of"), "{line}");
+    // Until then it has what it had.
+    resumed(&old, address);
+    replace_key();
+    let line = program.logged("reloaded: ");
+    assert!(line.contains("127.0.0.1:0 serves with replaced certificates"), "{line}");
+    certificates.upgraded_to(address, "/a", &TLS13);
+    program.write(&secured.replacen("name = \"a\"", "name = \"renamed\"", 1));
+    let line = program.logged("reloaded: ");
+    assert!(line.contains("route renamed added; route a removed"), "{line}");
+    let mut close = [0; 4];
+    before.read_exact(&mut close).unwrap();
+    assert_eq!(close[..1], [0x88]);
+}
+
+const RELOADS: usize = 1000;
+
+/// What the stress goes back and forth between: everything but route `calm`, its backend and the first listener changes.
+fn alternating(certificates: &Certificates, calm: &str, pair: [&str; 2]) -> [String; 2] {
+    let common = format!(
+        "log.sessions = \"off\"\n[[route]]\nname = \"calm\"\npath = \"/calm\"\nupstream = \"calm\"\n\
+         [upstream.calm]\nservers = [{calm:?}]\n[[listener]]\naddress = \"127.0.0.1:0\"\n"
+    );
+    let odd = format!(
+        "[[route]]\nname = \"changing\"\npath = \"/changing\"\nupstream = \"changing\"\ntimeouts.idle = \"1h\"\n\
+         [upstream.changing]\nservers = [\"ws://{}\", \"builtin:echo\"]\n",
+        "127.0.0.1:9"
+    );
+    let even = "[[route]]\nname = \"changing\"\npath = \"/changing\"\nupstream = \"changing\"\npings = \"answer\"\n\
+                heartbeat.client.ping_interval = \"30s\"\n[upstream.changing]\nservers = [\"builtin:echo\"]\n\
+                [[route]]\nname = \"new\"\npath = \"/new\"\nupstream = \"changing\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    [odd.as_str(), even].map(|part| part.to_owned()).into_iter().zip(pair).map(|(part, host)| {
+        format!("{CALM}{common}{part}{}", certificates.listener(&[host]))
+    }).collect::<Vec<_>>().try_into().unwrap()
+}
+
+/// Bytes that this process has in memory now.
+fn resident() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
