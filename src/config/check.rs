@@ -47,8 +47,7 @@ fn read_gateway(table: &Table<'_>) -> GatewayConfig {
     of_drain.set("timeout", &mut drain.timeout, value::duration);
     of_drain.set("code", &mut drain.code, value::close_code);
 
-    let mut gateway =
-        GatewayConfig {
+    let mut gateway = GatewayConfig {
         workers: 0,
         max_sessions: None,
         memory_limit: None,

@@ -10,8 +10,10 @@ pub(super) struct Place {
 
 pub(super) const ROOT: Place =
     Place { title: "the top level", keys: &["gateway", "log", "defaults", "listener", "route", "upstream"] };
-pub(super) const GATEWAY: Place =
-    Place { title: "[gateway]", keys: &["workers", "max_sessions", "memory_limit", "trusted_proxies", "drain", "watch"] };
+pub(super) const GATEWAY: Place = Place {
+    title: "[gateway]",
+    keys: &["workers", "max_sessions", "memory_limit", "trusted_proxies", "drain", "watch"],
+};
 pub(super) const DRAIN: Place = Place { title: "[gateway] drain", keys: &["delay", "spread", "timeout", "code"] };
 pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
 pub(super) const DEFAULTS: Place = Place {

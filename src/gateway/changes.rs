@@ -49,7 +49,8 @@ impl Changes {
             backends: Altered::between(&backends(old), &backends(new), Clone::clone),
             ..Self::default()
         };
-        changes.listeners = Altered::between(&counted(&old.listeners), &counted(&new.listeners), |(name, ..)| name.clone());
+        changes.listeners =
+            Altered::between(&counted(&old.listeners), &counted(&new.listeners), |(name, ..)| name.clone());
         changes.of_settings(old, new);
         changes
     }
@@ -82,7 +83,6 @@ impl Changes {
         self.restart = differing(&restart);
     }
 }
-
 
 fn backends(config: &Config) -> Vec<String> {
     let of = |upstream: &UpstreamConfig| -> Vec<String> {
@@ -233,7 +233,10 @@ upstream.u.servers = ["ws://h:1", "ws://h:2"]
     fn very_many_names_are_counted() {
         let routes: Vec<String> = (0..50).map(|n| format!("{{ path = \"/{n}\", upstream = \"u\" }}")).collect();
         let list = format!("route = [{}]", routes.join(", "));
-        let told = told(&BASE.replace("route = [{ name = \"chat\", upstream = \"u\" }, { name = \"feed\", path = \"/feed\", upstream = \"u\" }]", &list));
+        let told = told(&BASE.replace(
+            "route = [{ name = \"chat\", upstream = \"u\" }, { name = \"feed\", path = \"/feed\", upstream = \"u\" }]",
+            &list,
+        ));
         assert!(told.contains("/19 and 30 more added; routes chat, feed removed"), "{told}");
     }
 

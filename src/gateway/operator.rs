@@ -1,8 +1,5 @@
 //! What may be asked of a running gateway from any thread: by signals, by the admin listener, by programs that embed one.
-use super::{
-    Changes, ReloadError, Reloads,
-    reload::Reloader,
-};
+use super::{Changes, ReloadError, Reloads, reload::Reloader};
 use crate::{config::Config, shutdown::Control, worker::Workers};
 use std::{
     io,

@@ -83,8 +83,7 @@ struct Source {
 
 impl Source {
     fn load(&self) -> Result<Config, ReloadError> {
-        let mut config =
-            config::load(&self.file).map_err(|errors| ReloadError::Configuration(Box::new(errors)))?;
+        let mut config = config::load(&self.file).map_err(|errors| ReloadError::Configuration(Box::new(errors)))?;
         (self.adjust)(&mut config).map_err(ReloadError::Configuration)?;
         Ok(config)
     }

@@ -30,9 +30,7 @@ impl Routing {
         let routes: HashMap<String, Arc<RouteConfig>> =
             config.routes.iter().map(|route| (route.name.clone(), known_route(route, old))).collect();
         let bound = |route: &RouteConfig| match upstreams.get(&route.upstream) {
-            Some(upstream) => {
-                Ok(Route { config: Arc::clone(&routes[&route.name]), upstream: Arc::clone(upstream) })
-            }
+            Some(upstream) => Ok(Route { config: Arc::clone(&routes[&route.name]), upstream: Arc::clone(upstream) }),
             None => Err(StartError::NoUpstream { route: route.name.clone(), upstream: route.upstream.clone() }),
         };
         let router = Router::new(config.routes.iter().map(bound).collect::<Result<_, _>>()?);
@@ -42,7 +40,10 @@ impl Routing {
 
     /// The pools whose authorities were replaced, by name.
     pub(super) fn trusting_others_than(&self, old: &Self, config: &Config) -> Vec<String> {
-        let rebuilt = |upstream: &&UpstreamConfig| match (old.upstreams.get(&upstream.name), self.upstreams.get(&upstream.name)) {
+        let rebuilt = |upstream: &&UpstreamConfig| match (
+            old.upstreams.get(&upstream.name),
+            self.upstreams.get(&upstream.name),
+        ) {
             (Some(old), Some(new)) => old.config() == new.config() && !Arc::ptr_eq(old, new),
             (None, _) | (_, None) => false,
         };
@@ -58,7 +59,8 @@ impl Routing {
         for backend in self.backends() {
             backend.retire(false);
         }
-        self.former.retain(|backend| backend.upgrade().is_some_and(|backend| backend.retired() && backend.sessions() > 0));
+        self.former
+            .retain(|backend| backend.upgrade().is_some_and(|backend| backend.retired() && backend.sessions() > 0));
     }
 
     fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
@@ -104,7 +106,8 @@ mod tests {
         new
     }
 
-    const ROUTES: &str = "route = [{ name = \"a\", upstream = \"u\" }, { name = \"b\", path = \"/b\", upstream = \"u\" }]";
+    const ROUTES: &str =
+        "route = [{ name = \"a\", upstream = \"u\" }, { name = \"b\", path = \"/b\", upstream = \"u\" }]";
     const TWO: &str = "upstream.u.servers = [\"ws://h:1\", \"ws://h:2\"]";
 
     #[test]
@@ -120,7 +123,11 @@ mod tests {
     fn a_changed_pool_keeps_its_backends_and_what_is_known_of_them() {
         let old = routing(TWO, ROUTES, None);
         old.upstreams["u"].backends()[1].prove();
-        let new = routing("upstream.u = { servers = [\"ws://h:3\", \"ws://h:2\"], balance = \"random\" }", ROUTES, Some(&old));
+        let new = routing(
+            "upstream.u = { servers = [\"ws://h:3\", \"ws://h:2\"], balance = \"random\" }",
+            ROUTES,
+            Some(&old),
+        );
         let (before, after) = (old.upstreams["u"].backends(), new.upstreams["u"].backends());
         assert!(Arc::ptr_eq(&before[1], &after[1]) && after[1].proven());
         assert_eq!([before[0].retired(), after[0].retired(), after[1].retired()], [true, false, false]);

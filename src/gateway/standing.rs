@@ -1,7 +1,5 @@
 //! What a gateway stands on now, and how it comes to stand on something else.
-use super::{
-    Changes, StartError, changes::concerns_running, max_sessions, routing::Routing, served::Listeners,
-};
+use super::{Changes, StartError, changes::concerns_running, max_sessions, routing::Routing, served::Listeners};
 use crate::{
     config::{Config, GatewayConfig, LogConfig},
     handshake::{Terms, admission::Admission},

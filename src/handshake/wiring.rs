@@ -102,7 +102,8 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
-    let edge = Edge::new(Terms::new(defaults, Vec::new(), router), Arc::clone(&admission), Refusals::new(), Arc::new(dials));
+    let edge =
+        Edge::new(Terms::new(defaults, Vec::new(), router), Arc::clone(&admission), Refusals::new(), Arc::new(dials));
     Gate { edge, admission }
 }
 
@@ -383,8 +384,13 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
         };
         let stop = Rc::new(tokio::sync::Notify::new());
         let stopped = Rc::clone(&stop);
-        let accepting =
-            accept(bound.sockets.remove(0), || false, Arc::clone(&slots), async move { stopped.notified().await }, each);
+        let accepting = accept(
+            bound.sockets.remove(0),
+            || false,
+            Arc::clone(&slots),
+            async move { stopped.notified().await },
+            each,
+        );
         let accepting = spawn_local(accepting);
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST.as_bytes()).await.unwrap();

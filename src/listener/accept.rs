@@ -224,10 +224,16 @@ mod tests {
         let connections = Rc::new(RefCell::new(Vec::new()));
         let (seen, stop) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
         let slots = Arc::new(Semaphore::new(1));
-        let accepting = accept(socket, || false, Arc::clone(&slots), stop.notified(), |connection| {
-            connections.borrow_mut().push(connection);
-            seen.notify_one();
-        });
+        let accepting = accept(
+            socket,
+            || false,
+            Arc::clone(&slots),
+            stop.notified(),
+            |connection| {
+                connections.borrow_mut().push(connection);
+                seen.notify_one();
+            },
+        );
         let watching = async {
             seen.notified().await;
             assert_eq!(slots.available_permits(), 0);

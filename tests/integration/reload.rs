@@ -1,8 +1,6 @@
 //! Reloads: what is unchanged does not notice, what changed applies, what is gone ends, and what is wrong changes nothing.
 use super::{
-    harness::{
-        Backend, PATIENCE, Raw, Running, closed_with, configured, eventually, frame, joined, one_route, request, soon,
-    },
+    harness::{Backend, Raw, Running, closed_with, configured, eventually, frame, joined, one_route, request, soon},
     program::Program,
     secure::Certificates,
 };
@@ -18,13 +16,12 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tungstenite::Message;
 
@@ -109,9 +106,9 @@ fn heartbeats_limits_and_timeouts_apply_to_sessions_that_run() {
     let gateway = Running::start(&routes("", &[("a", &echo()), ("b", &echo())]));
     let [mut one, mut two, mut other] = ["/a", "/a", "/b"].map(|path| Raw::upgraded(gateway.address(), path));
     assert!(echoes(&mut one) && echoes(&mut two) && echoes(&mut other));
-    let strict = "heartbeat.client.ping_interval = \"100ms\"\nlimits.client.frame = \"4B\"\ntimeouts.close = \"1s\"\n[upstream.a]";
+    let strict = "heartbeat.client.ping_interval = \"100ms\"\nlimits.client.frame = \"4B\"\ntimeouts.close = \"1s\"";
     let toml = routes("", &[("a", &echo()), ("b", &echo())]);
-    let to_a = toml.replacen("upstream = \"a\"\n", &format!("upstream = \"a\"\n{}\n", strict.replace("\n[upstream.a]", "")), 1);
+    let to_a = toml.replacen("upstream = \"a\"\n", &format!("upstream = \"a\"\n{strict}\n"), 1);
     let changes = gateway.reload(&to_a);
     assert_eq!((changes.configured, changes.retired), (2, 0));
     // A ping of ours: twelve bytes.
@@ -147,31 +144,24 @@ fn a_route_that_comes_back_keeps_the_sessions_that_were_not_told_yet() {
     let mut clients: Vec<Raw> = (0..3).map(|_| Raw::upgraded(gateway.address(), "/b")).collect();
     let without = slow(routes("", &[("a", &echo())])).replace("workers = 2", "workers = 1");
     assert_eq!(gateway.reload(&without).retired, 3);
-    assert_eq!(gateway.verdict_of_one_told(&mut clients), EndReason::Draining);
+    // The first is told at once, the others in hours.
+    let mut first = clients.remove(0);
+    assert_eq!(first.close_frame().0, 1001);
+    first.send(&frame(0x88, true, b"\x03\xe9"));
+    assert_eq!(gateway.verdict().reason, EndReason::Draining);
     assert_eq!(gateway.reload(&toml).routes.added, ["b"]);
-    assert_eq!(clients.iter_mut().filter_map(|client| echoes(client).then_some(())).count(), 2);
+    assert!(clients.iter_mut().all(echoes));
     assert!(gateway.verdicts().is_empty());
-}
-
-impl Running {
-    /// The oldest is told at once; answers its close frame.
-    fn verdict_of_one_told(&self, clients: &mut Vec<Raw>) -> EndReason {
-        let mut first = clients.remove(0);
-        assert_eq!(first.close_frame().0, 1001);
-        first.send(&frame(0x88, true, b"\x03\xe9"));
-        let reason = self.verdict().reason;
-        clients.retain(|_| true);
-        reason
-    }
 }
 
 #[test]
 fn a_removed_backend_drains_and_gets_nothing_new() {
     let ((first, first_ends), (second, _ends)) = (Backend::reader(), Backend::reader());
     let both = [first.url(), second.url()];
-    let gateway = Running::start(&routes("", &[("a", &both)]));
+    let hasty = "defaults.timeouts.close = \"200ms\"";
+    let gateway = Running::start(&routes(hasty, &[("a", &both)]));
     let mut clients: Vec<_> = (0..4).map(|_| gateway.connect("/a")).collect();
-    let changes = gateway.reload(&routes("", &[("a", &both[1..])]));
+    let changes = gateway.reload(&routes(hasty, &[("a", &both[1..])]));
     assert_eq!(changes.backends.removed, [format!("a {}", first.url())]);
     assert_eq!(changes.retired, 2);
     for _ in 0..2 {
@@ -234,7 +224,10 @@ fn settings_of_the_gateway_change_and_workers_wait_for_a_restart() {
     let gateway = Running::start(&one_route("builtin:echo", "gateway.workers = 1"));
     let _client = gateway.connect("/");
     let changes = gateway.reload(&one_route("builtin:echo", "gateway = { workers = 3, max_sessions = 1 }"));
-    assert_eq!((&changes.settings[..], &changes.restart[..]), (&["gateway.max_sessions"][..], &["gateway.workers"][..]));
+    assert_eq!(
+        (&changes.settings[..], &changes.restart[..]),
+        (&["gateway.max_sessions"][..], &["gateway.workers"][..])
+    );
     assert!(gateway.try_connect("/").is_err(), "it is full now");
     let again = gateway.reload(&one_route("builtin:echo", "gateway = { workers = 3, max_sessions = 2 }"));
     assert_eq!(again.restart, ["gateway.workers"], "it is said until it is done");
@@ -305,7 +298,7 @@ fn sighup_reloads_the_file_and_a_bad_one_is_told_with_all_its_mistakes() {
     let mut client = Raw::upgraded(address, "/a");
     program.write(&routes("nonsense = 1\ndefaults.pongs = 2", &[("a", &echo())]));
     program.signal(Signal::HUP);
-    for mistake in ["nonsense", "pongs", "there is no listener"] {
+    for mistake in ["there is no listener", "nonsense", "pongs"] {
         let line = program.logged(mistake);
         assert!(line.contains("ERROR") && line.contains("gateway.toml:"), "{line}");
     }
@@ -364,28 +357,105 @@ fn watched_files_are_reloaded_and_a_pair_caught_half_replaced_is_tried_again() {
 }
 
 const RELOADS: usize = 1000;
+/// Those after which memory and descriptors are what they will be.
+const WARM_UP: usize = 300;
+/// What the allocator may keep besides.
+const SLACK: usize = 8 << 20;
 
-/// What the stress goes back and forth between: everything but route `calm`, its backend and the first listener changes.
-fn alternating(certificates: &Certificates, calm: &str, pair: [&str; 2]) -> [String; 2] {
-    let common = format!(
-        "log.sessions = \"off\"\n[[route]]\nname = \"calm\"\npath = \"/calm\"\nupstream = \"calm\"\n\
-         [upstream.calm]\nservers = [{calm:?}]\n[[listener]]\naddress = \"127.0.0.1:0\"\n"
-    );
-    let odd = format!(
-        "[[route]]\nname = \"changing\"\npath = \"/changing\"\nupstream = \"changing\"\ntimeouts.idle = \"1h\"\n\
-         [upstream.changing]\nservers = [\"ws://{}\", \"builtin:echo\"]\n",
-        "127.0.0.1:9"
-    );
-    let even = "[[route]]\nname = \"changing\"\npath = \"/changing\"\nupstream = \"changing\"\npings = \"answer\"\n\
-                heartbeat.client.ping_interval = \"30s\"\n[upstream.changing]\nservers = [\"builtin:echo\"]\n\
-                [[route]]\nname = \"new\"\npath = \"/new\"\nupstream = \"changing\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
-    [odd.as_str(), even].map(|part| part.to_owned()).into_iter().zip(pair).map(|(part, host)| {
-        format!("{CALM}{common}{part}{}", certificates.listener(&[host]))
-    }).collect::<Vec<_>>().try_into().unwrap()
+/// What the reloads go back and forth between: all but the first route, its backend and the first listener.
+fn alternating(certificates: [&Certificates; 2], backends: &[String]) -> [String; 2] {
+    let common = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let another = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let [one, two] = certificates.map(|certificates| certificates.listener(&["gate.test"]));
+    let (calm, quiet) = (("calm", &backends[..1]), "log.sessions = \"off\"");
+    let odd = routes(quiet, &[calm, ("changing", backends), ("odd", &backends[1..])]) + common + &one;
+    let even = routes("log.sessions = \"off\"\ngateway.max_sessions = 900", &[calm, ("changing", &backends[1..])]);
+    let even = even.replace("gateway = { workers = 2,", "gateway = { workers = 2, max_sessions = 900,");
+    let even = even.replace("\ngateway.max_sessions = 900", "") + common + &two + another;
+    let idle = "path = \"/changing\"\ntimeouts.idle = \"1h\"\nheartbeat.client.ping_interval = \"50ms\"";
+    [odd, even.replace("path = \"/changing\"", idle)]
 }
 
-/// Bytes that this process has in memory now.
-fn resident() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+/// Sends over one session until told to stop; answers how often.
+fn traffic(address: SocketAddr, stop: &Arc<AtomicBool>) -> thread::JoinHandle<usize> {
+    let stop = Arc::clone(stop);
+    let mut client = Raw::upgraded(address, "/calm");
+    thread::spawn(move || {
+        let mut count = 0;
+        while !stop.load(Relaxed) {
+            assert!(echoes(&mut client), "a session of an unchanged route ended after {count} messages");
+            count += 1;
+            thread::sleep(Duration::from_millis(2));
+        }
+        count
+    })
+}
+
+/// Opens one session after the other until told to stop; answers how many.
+fn handshakes(stop: &Arc<AtomicBool>, open: impl Fn() + Send + 'static) -> thread::JoinHandle<usize> {
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        let mut count = 0;
+        while !stop.load(Relaxed) {
+            open();
+            count += 1;
+            thread::sleep(Duration::from_millis(5));
+        }
+        count
+    })
+}
+
+#[test]
+fn a_thousand_reloads_under_traffic_end_nothing_refuse_nothing_and_leave_nothing() {
+    let serve = || {
+        Backend::websocket(|mut peer| {
+            while let Ok(message) = peer.read() {
+                if !message.is_close() && peer.send(message).is_err() {
+                    break;
+                }
+            }
+        })
+    };
+    let backends: Vec<String> = [serve(), serve()].iter().map(Backend::url).collect();
+    let certificates = [(); 2].map(|()| Certificates::of(&["gate.test"]));
+    let [odd, even] = alternating([&certificates[0], &certificates[1]], &backends);
+    let mut program = Program::start(&odd, &[]);
+    let plain = program.address();
+    let secure: SocketAddr =
+        program.logged("wss://").split("wss://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let sessions: Vec<_> = (0..6).map(|_| traffic(plain, &stop)).collect();
+    let trusting = super::secure::trusting(&certificates);
+    let openers = [
+        handshakes(&stop, move || drop(Raw::upgraded(plain, "/calm"))),
+        handshakes(&stop, move || drop(Raw::upgraded(plain, "/changing"))),
+        handshakes(&stop, move || {
+            super::secure::upgrade(super::secure::connect_with(&trusting, secure, "gate.test"), "/calm");
+        }),
+    ];
+    let mut warm = (0, 0);
+    for number in 1..=RELOADS {
+        program.write(if number % 2 == 0 { &odd } else { &even });
+        program.signal(Signal::HUP);
+        let line = program.logged("reloaded");
+        assert!(line.contains("reloaded: route") && line.contains("certificates"), "{line}");
+        if number == WARM_UP {
+            warm = (program.resident(), program.descriptors());
+        }
+    }
+    let resident = program.resident();
+    stop.store(true, Relaxed);
+    for thread in sessions.into_iter().chain(openers) {
+        assert!(joined("a thread of traffic", thread) > 100);
+    }
+    eventually("descriptors are closed", || program.descriptors() <= warm.1);
+    assert!(resident < warm.0 + SLACK, "{} KiB became {} KiB", warm.0 >> 10, resident >> 10);
+}
+
+impl Program {
+    /// Bytes that it has in memory now.
+    fn resident(&self) -> usize {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
 }

@@ -73,11 +73,7 @@ impl Certificates {
         path: &str,
         version: &'static SupportedProtocolVersion,
     ) -> Secure {
-        let mut stream = self.connect(gateway, "gate.test", version);
-        stream.write_all(request(path, "").as_bytes()).unwrap();
-        let head = head(&mut stream);
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        stream
+        upgrade(self.connect(gateway, "gate.test", version), path)
     }
 
     fn path(&self, host: &str, extension: &str) -> String {
@@ -140,6 +136,28 @@ impl Certificates {
             serve(StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), socket));
         })
     }
+}
+
+/// What a client begins with that trusts the certificates of `gate.test` in all of these.
+pub(crate) fn trusting(certificates: &[Certificates]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for one in certificates {
+        roots.add(one.certificate("gate.test")).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// Takes a connection past a client's opening handshake for `path`.
+pub(crate) fn upgrade(mut stream: Secure, path: &str) -> Secure {
+    stream.write_all(request(path, "").as_bytes()).unwrap();
+    let head = head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    stream
 }
 
 /// A TLS connection to `host`.

@@ -60,10 +60,7 @@ fn an_idle_session_has_a_tenth_of_a_shorter_limit_left() {
     play.pass(1000).configure(|config| config.timeouts.idle = Some(100 * SECOND)).sees(&[]);
     let left = play.relay.poll_timeout().unwrap() - play.now;
     assert!(left <= 10 * SECOND, "{left:?}");
-    play.pass(10).sees(&[
-        "client: close 1001 idle timeout",
-        "upstream: close 1001 idle timeout",
-    ]);
+    play.pass(10).sees(&["client: close 1001 idle timeout", "upstream: close 1001 idle timeout"]);
 }
 
 #[test]
