@@ -124,6 +124,11 @@ impl Altered {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 
+    /// Whether one is new or gone.
+    pub(super) fn comes_or_goes(&self) -> bool {
+        !(self.added.is_empty() && self.removed.is_empty())
+    }
+
     fn tell(&self, clauses: &mut Vec<String>, what: &str, [added, removed, changed]: [&str; 3]) {
         for (names, how) in [(&self.added, added), (&self.removed, removed), (&self.changed, changed)] {
             clause(clauses, what, names, how);

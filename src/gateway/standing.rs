@@ -49,8 +49,7 @@ impl Standing {
             secured: orders.secured,
             closed: orders.closed,
             configured: self.configured(&new),
-            reviewed: !(changes.routes.added.is_empty() && changes.routes.removed.is_empty())
-                || !changes.backends.is_empty(),
+            reviewed: changes.routes.comes_or_goes() || changes.backends.comes_or_goes(),
         });
         for updated in self.reach.ask(move |worker| worker.update(update)).await {
             changes.configured += updated.configured;

@@ -30,6 +30,11 @@ impl Running {
         self.try_reload(configured(toml)).unwrap()
     }
 
+    /// A client has its 101 a moment before its session begins.
+    fn holds(&self, sessions: usize) {
+        eventually("the sessions run", || self.sessions().iter().sum::<usize>() == sessions);
+    }
+
     fn try_reload(&self, config: Config) -> Result<Changes, ReloadError> {
         blocking(self.operator().reload_to(config))
     }
@@ -126,6 +131,7 @@ fn a_removed_route_drains_and_says_the_code_of_the_drain() {
     let toml = routes("", &[("a", &echo()), ("b", &echo())]);
     let gateway = Running::start(&toml);
     let [mut stays, mut goes] = ["/a", "/b"].map(|path| gateway.connect(path));
+    gateway.holds(2);
     let without = routes("", &[("a", &echo())]).replace("spread = \"0s\"", "spread = \"0s\", drain.code = 1012");
     let changes = gateway.reload(&without);
     assert_eq!(changes.retired, 1, "{changes}");
@@ -142,6 +148,7 @@ fn a_route_that_comes_back_keeps_the_sessions_that_were_not_told_yet() {
     let toml = slow(routes("", &[("a", &echo()), ("b", &echo())])).replace("workers = 2", "workers = 1");
     let gateway = Running::start(&toml);
     let mut clients: Vec<Raw> = (0..3).map(|_| Raw::upgraded(gateway.address(), "/b")).collect();
+    gateway.holds(3);
     let without = slow(routes("", &[("a", &echo())])).replace("workers = 2", "workers = 1");
     assert_eq!(gateway.reload(&without).retired, 3);
     // The first is told at once, the others in hours.
@@ -161,6 +168,7 @@ fn a_removed_backend_drains_and_gets_nothing_new() {
     let hasty = "defaults.timeouts.close = \"200ms\"";
     let gateway = Running::start(&routes(hasty, &[("a", &both)]));
     let mut clients: Vec<_> = (0..4).map(|_| gateway.connect("/a")).collect();
+    gateway.holds(4);
     let changes = gateway.reload(&routes(hasty, &[("a", &both[1..])]));
     assert_eq!(changes.backends.removed, [format!("a {}", first.url())]);
     assert_eq!(changes.retired, 2);
@@ -171,7 +179,7 @@ fn a_removed_backend_drains_and_gets_nothing_new() {
     for _ in 0..4 {
         clients.push(gateway.connect("/a"));
     }
-    assert_eq!(gateway.sessions().iter().sum::<usize>(), 6);
+    gateway.holds(6);
     assert!(gateway.verdicts().is_empty());
 }
 
