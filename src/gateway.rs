@@ -1,23 +1,31 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
+mod changes;
 mod operator;
+mod reload;
+mod routing;
+mod served;
+mod standing;
+mod watch;
 
+pub use changes::{Altered, Changes};
 pub use operator::Operator;
+pub use reload::{ReloadError, Reloads};
 
 use crate::{
     config::{Ceilings, Config},
     descriptors,
     handshake::{
-        Edge,
+        Edge, Terms,
         admission::{Admission, MemoryLimit},
         refusals::Refusals,
     },
     listener::{
         ListenAddress, ListenerConfig,
-        bind::{BindError, Bound, bind_with},
+        bind::BindError,
         handover,
         inherited::Inherited,
-        spread::{Arrival, Board},
-        tls::{TlsError, expiry, tls_config},
+        spread::Board,
+        tls::{TlsError, expiry},
     },
     log::{
         LAST_WORDS,
@@ -25,19 +33,22 @@ use crate::{
         verdict::VerdictLog,
     },
     metrics::{Meters, WorkerMeter},
-    route::{Route, RouteConfig, Router},
     session::Outboxes,
     shutdown::{Control, DrainPlan, Drained, Share, Tally},
     upgrade::Lineage,
-    upstream::{Upstream, UpstreamTlsError},
+    upstream::UpstreamTlsError,
     worker::{self, Workers},
 };
 pub use crate::{listener::spread::Load, session::Observer};
-use rustls::ServerConfig;
+use reload::Reloader;
+use routing::Routing;
+use served::Listeners;
+use standing::{Standing, terms};
 use std::{
-    collections::BTreeMap,
+    error::Error,
     io,
     num::NonZeroUsize,
+    path::Path,
     rc::Rc,
     sync::{Arc, atomic::Ordering, mpsc::sync_channel},
     thread::{self, JoinHandle},
@@ -78,7 +89,6 @@ pub struct Ended {
 /// workers.
 #[derive(Debug)]
 pub struct Gateway {
-    listeners: Vec<ListenerConfig>,
     control: Control,
     board: Arc<Board>,
     /// To ask the workers, and to have them do something.
@@ -88,8 +98,8 @@ pub struct Gateway {
     access: Option<Arc<AccessLog>>,
     admission: Arc<Admission>,
     tally: Arc<Tally>,
-    /// Unix sockets' files, removed with it.
-    _bound: Vec<Bound>,
+    /// What it stands on, Unix sockets' files among it, which are removed with it.
+    reloader: Arc<Reloader>,
     lineage: Lineage,
     upgrade_timeout: Duration,
 }
@@ -124,27 +134,37 @@ impl Gateway {
         let workers = worker_count(&config);
         let meters = Meters::new(workers);
         meters.show_generation(lineage.generation().into());
-        let router = Arc::new(router(&config, &meters)?);
-        let tls = config.listeners.iter().map(server_config).collect::<Result<Vec<_>, _>>()?;
+        let routing = Routing::build(&config, None, &meters)?;
         let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
-        let memory = config.gateway.memory_limit.map(|limit| memory_limit(limit, outboxes.clone()));
+        let memory = memory_limit(config.gateway.memory_limit, outboxes.clone());
         let max_sessions = max_sessions(&config);
-        let admission = Admission::new(max_sessions, memory);
-        show(&config, max_sessions, &meters);
+        let admission = Admission::new(max_sessions, Some(memory));
         let access = config.access_log.as_ref().map(AccessLog::start).transpose()?.map(Arc::new);
         let verdicts = Arc::new(VerdictLog::new(config.log.sessions, access.clone()));
         let refusals = Refusals::new();
-        let plan = DrainPlan::of(&config);
+        let (plan, terms) = (DrainPlan::of(&config), terms(&config, &routing));
 
-        let mut bound = bind_with(inherited, &config.listeners, workers)?;
-        let arrivals: Vec<_> = bound.iter().map(|bound| bound.arrival(workers)).collect();
-        let listeners = bound.iter().map(listening).collect();
+        let mut listeners = Listeners::default();
+        let prepared = listeners.prepare(inherited, &config.listeners, workers)?;
+        let opened = listeners.commit(prepared, workers).opened;
+        show(&config, max_sessions, &meters);
         let board = Arc::new(Board::new(workers, Instant::now()));
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let mut gateway = Self {
+        let (routes, upgrade_timeout) = (Arc::clone(&routing.routes), config.gateway.upgrade_timeout);
+        let standing = Standing {
+            config,
+            routing,
             listeners,
+            workers,
+            reach: reach.clone(),
+            admission: Arc::clone(&admission),
+            verdicts: Arc::clone(&verdicts),
+            meters: Arc::clone(&meters),
+        };
+        let reloader = Reloader::new(standing, control.clone(), lineage.clone());
+        let mut gateway = Self {
             control,
             board,
             reach,
@@ -153,25 +173,23 @@ impl Gateway {
             access,
             admission: Arc::clone(&admission),
             tally: Arc::default(),
-            _bound: Vec::new(),
+            reloader,
             lineage,
-            upgrade_timeout: config.gateway.upgrade_timeout,
+            upgrade_timeout,
         };
         let (ready, started) = sync_channel(workers);
-        for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
-        {
+        let parts = outboxes.into_iter().zip(links).zip(errands).zip(opened);
+        for (index, (((outboxes, (hands, intake)), errands), listeners)) in parts.enumerate() {
             let meter = &gateway.meters.workers()[index];
-            let parts = bound.iter_mut().zip(&tls).zip(&arrivals);
-            let sockets =
-                parts.flat_map(|((bound, tls), arrival)| sockets_of(bound, workers - index, tls.as_ref(), *arrival));
             let setup = worker::Setup {
                 share: share(index, workers),
                 errands,
-                listeners: sockets.collect(),
+                listeners,
                 hands,
                 intake,
-                edge: edge_of(&config, &router, &admission, &refusals, meter),
+                edge: edge_of(&terms, &admission, &refusals, meter),
                 meter: Arc::clone(meter),
+                routes: Arc::clone(&routes),
                 admission: Arc::clone(&admission),
                 outboxes,
                 verdicts: Arc::clone(&verdicts),
@@ -192,19 +210,28 @@ impl Gateway {
         for outcome in started {
             outcome?;
         }
-        gateway._bound = bound;
         Ok(gateway)
+    }
+
+    /// Has it reload from `file`: when its [`Operator`] is asked to, and, if `gateway.watch` says so, when the file or a
+    /// certificate changes. `adjust` changes what was read before it is used, as arguments do that stand above the file.
+    pub fn follow(
+        &self,
+        file: &Path,
+        adjust: impl Fn(&mut Config) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
+    ) {
+        self.reloader.follow(file.to_owned(), Box::new(adjust));
     }
 
     /// The listeners with the addresses they really have: the kernel's choice where port 0 was asked for.
     #[must_use]
-    pub fn listeners(&self) -> &[ListenerConfig] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<ListenerConfig> {
+        self.reloader.standing().listeners.listening().collect()
     }
 
     /// The addresses of [`Gateway::listeners`].
-    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
-        self.listeners.iter().map(|listener| &listener.address)
+    pub fn addresses(&self) -> impl Iterator<Item = ListenAddress> {
+        self.listeners().into_iter().map(|listener| listener.address)
     }
 
     /// What each worker has to do now.
@@ -236,6 +263,7 @@ impl Gateway {
             tally: Arc::clone(&self.tally),
             lineage: self.lineage.clone(),
             upgrade_timeout: self.upgrade_timeout,
+            reloader: Arc::downgrade(&self.reloader),
         }
     }
 
@@ -316,67 +344,25 @@ fn max_sessions(config: &Config) -> usize {
 
 /// Makes a worker's edge, on its thread, from what all workers share.
 fn edge_of(
-    config: &Config,
-    router: &Arc<Router>,
+    terms: &Arc<Terms>,
     admission: &Arc<Admission>,
     refusals: &Arc<Refusals>,
     meter: &Arc<WorkerMeter>,
 ) -> Box<dyn FnOnce() -> Rc<Edge> + Send> {
-    let (defaults, trusted) = (config.defaults.clone(), config.gateway.trusted_proxies.clone());
-    let (router, admission, refusals) = (Arc::clone(router), Arc::clone(admission), Arc::clone(refusals));
+    let (terms, admission, refusals) = (Arc::clone(terms), Arc::clone(admission), Arc::clone(refusals));
     let (dials, meter) = (Arc::new(Semaphore::new(worker::DIALS)), Arc::clone(meter));
-    Box::new(move || Edge::new(defaults, trusted, router, admission, refusals, dials, meter))
+    Box::new(move || Edge::new(terms, admission, refusals, dials, meter))
 }
 
-fn memory_limit(limit: u64, outboxes: Vec<Outboxes>) -> MemoryLimit {
+fn memory_limit(limit: Option<u64>, outboxes: Vec<Outboxes>) -> MemoryLimit {
     let held = move || outboxes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
     MemoryLimit { limit, held: Box::new(held) }
 }
 
-fn router(config: &Config, meters: &Meters) -> Result<Router, StartError> {
-    let mut upstreams = BTreeMap::new();
-    for upstream in &config.upstreams {
-        upstreams.insert(upstream.name.as_str(), Upstream::metered(upstream, meters)?);
-    }
-    let route = |route: &RouteConfig| match upstreams.get(route.upstream.as_str()) {
-        Some(upstream) => Ok(Route { config: Arc::new(route.clone()), upstream: Arc::clone(upstream) }),
-        None => Err(StartError::NoUpstream { route: route.name.clone(), upstream: route.upstream.clone() }),
-    };
-    Ok(Router::new(config.routes.iter().map(route).collect::<Result<_, _>>()?))
-}
-
-/// Has the figures tell of what is configured, too.
+/// Has the figures tell of what is configured, too. Certificates are read anew: those in use, for they were read just now.
 fn show(config: &Config, max_sessions: usize, meters: &Meters) {
     meters.show_limits(max_sessions, config.gateway.memory_limit);
     meters.show_routes(config.routes.iter().map(|route| (route.name.as_str(), route.upstream.as_str())));
     let files = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
     meters.show_certificates(files.filter_map(expiry).collect());
-}
-
-fn server_config(listener: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-    listener.tls.as_ref().map(tls_config).transpose()
-}
-
-/// The next worker's sockets of a listener: one, unless it has more or fewer than there are workers. A single socket comes to
-/// the first of them.
-fn sockets_of(
-    bound: &mut Bound,
-    workers_left: usize,
-    tls: Option<&Arc<ServerConfig>>,
-    arrival: Arrival,
-) -> Vec<worker::Listening> {
-    let kept = bound.sockets.len() - bound.sockets.len().div_ceil(workers_left);
-    let listening = |socket| worker::Listening {
-        socket,
-        asked: bound.config.address.clone(),
-        address: bound.address.clone(),
-        file: bound.file.clone(),
-        tls: tls.cloned(),
-        arrival,
-    };
-    bound.sockets.split_off(kept).into_iter().map(listening).collect()
-}
-
-fn listening(bound: &Bound) -> ListenerConfig {
-    ListenerConfig { address: bound.address.clone(), tls: bound.config.tls.clone() }
 }

@@ -27,7 +27,7 @@
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
-//! | [`gateway`] | builds every part from a configuration, starts the workers, waits for their end | bytes |
+//! | [`gateway`] | builds every part from a configuration, starts the workers, reloads, waits for their end | bytes |
 //! | [`upgrade`] | hands the listening sockets to a new process, and takes them over from an old one | bytes |
 //! | [`log`], [`descriptors`], [`supervisor`], [`pid_file`], [`otel`] | what concerns the whole process: its logs, its descriptor limit, systemd, its id, traces of handshakes | frames, HTTP |
 //! | `cli`, in the program only | `run`, `check`, `try`: arguments, answers, exit codes | how any of it is done |

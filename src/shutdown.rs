@@ -12,7 +12,7 @@ use crate::{
     session::registry::{Key, Order, Registry},
     tasks::Tasks,
 };
-use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, thread, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -131,10 +131,10 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Waits for the signal, and then until new sessions are no longer wanted. Answers when the signal came, and why.
+/// Waits for the signal, and then until new sessions are no longer wanted, by the plan as it is then. Answers when the signal came, and why.
 pub async fn until_closing(
     phase: &mut watch::Receiver<Phase>,
-    plan: &DrainPlan,
+    plan: &Cell<DrainPlan>,
     tally: &Tally,
 ) -> (Instant, DrainCause) {
     let (since, cause) = match phase.wait_for(|phase| *phase != Phase::Serving).await.map(|phase| *phase) {
@@ -142,9 +142,9 @@ pub async fn until_closing(
         // Whoever could have given the signal is gone: that is one, too.
         Ok(Phase::Serving | Phase::Cutting) | Err(_) => (Instant::now(), DrainCause::Stop),
     };
-    tally.begin(since, cause, *plan);
+    tally.begin(since, cause, plan.get());
     tokio::select! {
-        () = sleep_until(since + plan.delay) => {}
+        () = sleep_until(since + plan.get().delay) => {}
         () = cutting(phase) => {}
     }
     (since, cause)
@@ -252,35 +252,43 @@ async fn cutting(phase: &mut watch::Receiver<Phase>) {
     }
 }
 
-/// SIGTERM, SIGINT and SIGUSR1 of this process. For `main`: programs that embed a gateway have signals of their own.
+/// SIGTERM, SIGINT, SIGUSR1 and, if asked for, SIGHUP of this process. For `main`: programs that embed a gateway have signals of their own.
 pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// From now on none of these signals ends the process.
+    /// From now on none of the signals ends the process. `hangup`: SIGHUP is one of them.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
-    pub fn install() -> io::Result<Self> {
+    pub fn install(hangup: bool) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let (terminate, interrupt, reopen) = {
+        let (terminate, interrupt, reopen, hangup) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined1())?)
+            let hangup = hangup.then(|| signal(SignalKind::hangup())).transpose()?;
+            let on = |kind| signal(kind);
+            (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::user_defined1())?, hangup)
         };
-        Ok(Self { runtime, terminate, interrupt, reopen })
+        Ok(Self { runtime, terminate, interrupt, reopen, hangup })
     }
 
-    /// Has the first SIGTERM or SIGINT drain a gateway and every further one cut it, and SIGUSR1 call `reopen`. In a drain that began
-    /// otherwise, after an upgrade for example, the first signal changes nothing: whoever stops a service has asked once. The
-    /// thread lives as long as the process.
+    /// Has the first SIGTERM or SIGINT drain a gateway and every further one cut it, SIGUSR1 call `reopen`, and SIGHUP do `reload`;
+    /// neither may block. In a drain that began otherwise, after an upgrade for example, the first signal changes nothing:
+    /// whoever stops a service has asked once. The thread lives as long as the process.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn forward(mut self, control: Control, reopen: impl Fn() + Send + 'static) -> io::Result<()> {
+    pub fn forward(
+        mut self,
+        control: Control,
+        reopen: impl Fn() + Send + 'static,
+        reload: impl Fn() + Send + 'static,
+    ) -> io::Result<()> {
         let forward = move || {
             self.runtime.block_on(async {
                 let mut told = false;
@@ -290,6 +298,11 @@ impl Signals {
                         _ = self.interrupt.recv() => "SIGINT",
                         _ = self.reopen.recv() => {
                             reopen();
+                            continue;
+                        }
+                        () = heard(&mut self.hangup) => {
+                            tracing::info!("SIGHUP: reloading");
+                            reload();
                             continue;
                         }
                     };
@@ -307,6 +320,13 @@ impl Signals {
             });
         };
         thread::Builder::new().name("signals".into()).spawn(forward).map(drop)
+    }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
     }
 }
 

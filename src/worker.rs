@@ -1,35 +1,39 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
 mod errands;
+mod listening;
+mod retire;
 mod succession;
+mod update;
 
 pub(crate) use errands::{Errands, Workers};
+pub(crate) use listening::{ListenerId, Listening};
 pub(crate) use succession::Offer;
-use succession::{Listens, Stop, stopped};
+pub(crate) use update::Update;
+
+use listening::Listeners;
+use retire::Retirement;
+use succession::Stop;
 
 use crate::{
     handshake::{self, Edge, admission::Admission},
     listener::{
-        ListenAddress,
-        accept::{Connection, Listener, accept},
-        bind::{ListenSocket, SocketFile},
+        accept::Connection,
         handover::{Hands, Intake},
-        spread::{Arrival, Seat},
+        spread::Seat,
         tls::Acceptor,
     },
     log::{access::AccessLog, verdict::VerdictLog},
     metrics::WorkerMeter,
-    pacing::Bounded,
     session::{
-        self, Account, Observer, Opening, Outboxes, WorkerContext,
+        self, Account, Observer, Opening, Outboxes, Routes, RoutesByName, WorkerContext,
         pause::{PauseWatch, TICK},
     },
     shutdown::{DrainCause, DrainPlan, Drained, Draining, Phase, Share, Tally, drain, until_closing},
     tasks::Tasks,
     transport::{RecordRoom, ServerConfigs},
 };
-use rustls::ServerConfig;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
@@ -55,6 +59,7 @@ pub(crate) struct Setup {
     pub(crate) intake: Intake,
     pub(crate) edge: Box<dyn FnOnce() -> Rc<Edge> + Send>,
     pub(crate) meter: Arc<WorkerMeter>,
+    pub(crate) routes: Arc<RoutesByName>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) outboxes: Outboxes,
     pub(crate) verdicts: Arc<VerdictLog>,
@@ -63,18 +68,6 @@ pub(crate) struct Setup {
     pub(crate) plan: DrainPlan,
     pub(crate) tally: Arc<Tally>,
     pub(crate) phase: watch::Receiver<Phase>,
-}
-
-/// One worker's part of a listener.
-pub(crate) struct Listening {
-    pub(crate) socket: ListenSocket,
-    /// As it was configured.
-    pub(crate) asked: ListenAddress,
-    /// As it is.
-    pub(crate) address: ListenAddress,
-    pub(crate) file: Option<Arc<SocketFile>>,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
-    pub(crate) arrival: Arrival,
 }
 
 /// The body of a worker's thread: serves until a drain is over. `ready` hears once whether the worker could start.
@@ -102,6 +95,7 @@ async fn live(setup: Setup) -> Drained {
         intake,
         edge,
         meter,
+        routes,
         admission,
         outboxes,
         verdicts,
@@ -112,22 +106,25 @@ async fn live(setup: Setup) -> Drained {
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), hands, outboxes, (verdicts, access), observer, plan.pace));
+    let worker = Rc::new(Worker::new(edge(), share, plan, hands, outboxes, (verdicts, access), observer));
+    worker.context.routes.replace(routes);
     for listening in listeners {
         worker.listen(listening);
     }
     worker.take_over(intake);
     let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
     let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat.clone(), meter));
+    let retiring = Rc::clone(&worker);
+    let retirement = tokio::task::spawn_local(async move { retiring.run_retirement().await });
 
     let began = tokio::select! {
-        began = until_closing(&mut phase, &plan, &tally) => {
+        began = until_closing(&mut phase, &worker.plan, &tally) => {
             admission.drain();
             worker.stop.send_replace(Stop::Emptying);
             began
         }
         since = worker.relieved() => {
-            tally.begin(since, DrainCause::Upgrade, plan);
+            tally.begin(since, DrainCause::Upgrade, worker.plan.get());
             (since, DrainCause::Upgrade)
         }
     };
@@ -143,9 +140,10 @@ async fn live(setup: Setup) -> Drained {
         share,
         tally: &tally,
     };
-    let drained = drain(&parts, &plan, began, &mut phase).await;
+    let drained = drain(&parts, &worker.plan.get(), began, &mut phase).await;
     watchdog.abort();
     errands.abort();
+    retirement.abort();
     seat.leave();
     drained
 }
@@ -153,6 +151,10 @@ async fn live(setup: Setup) -> Drained {
 /// A worker on its own thread: what it serves with, and what it runs. Other threads reach it by [`Workers`].
 pub(crate) struct Worker {
     edge: Rc<Edge>,
+    share: Share,
+    plan: Cell<DrainPlan>,
+    listeners: Listeners,
+    retirement: Retirement,
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
     records: RecordRoom,
@@ -160,7 +162,6 @@ pub(crate) struct Worker {
     hands: Hands,
     slots: Arc<Semaphore>,
     stop: watch::Sender<Stop>,
-    listeners: RefCell<Vec<Listens>>,
     acceptors: Rc<Tasks>,
     handshakes: Rc<Tasks>,
     sessions: Rc<Tasks>,
@@ -169,16 +170,18 @@ pub(crate) struct Worker {
 impl Worker {
     fn new(
         edge: Rc<Edge>,
+        share: Share,
+        plan: DrainPlan,
         hands: Hands,
         outboxes: Outboxes,
         (verdicts, access): (Arc<VerdictLog>, Option<Arc<AccessLog>>),
         observer: Option<Arc<dyn Observer>>,
-        farewells: Bounded,
     ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
         let context = WorkerContext {
             registry: Rc::default(),
+            routes: Routes::default(),
             pause: Rc::clone(&pause),
             heartbeat: observer.clone().map(|observer| -> session::HeartbeatObserver {
                 Rc::new(move |session, side, event| observer.heartbeat(session, side, event))
@@ -191,12 +194,16 @@ impl Worker {
                     observer.ended(&verdict);
                 }
             }),
-            farewells,
+            farewells: Cell::new(plan.pace),
             account: access.and_then(account),
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
             edge,
+            share,
+            plan: Cell::new(plan),
+            listeners: Listeners::default(),
+            retirement: Retirement::default(),
             context: Rc::new(context),
             pause,
             records: RecordRoom::default(),
@@ -204,36 +211,10 @@ impl Worker {
             hands,
             slots: Arc::new(Semaphore::new(HANDSHAKES)),
             stop: watch::Sender::new(Stop::Serving),
-            listeners: RefCell::default(),
             acceptors: Rc::default(),
             handshakes: Tasks::shown(move |running| shaking.show_handshakes(running)),
             sessions: Tasks::shown(move |running| relaying.show_sessions(running)),
         }
-    }
-
-    /// Accepts on one socket until told to stop.
-    fn listen(self: &Rc<Self>, listening: Listening) {
-        let Listening { socket, asked, address, file, tls, arrival } = listening;
-        let listener = match Listener::new(socket) {
-            Ok(listener) => Rc::new(listener),
-            Err(error) => {
-                tracing::error!(%error, "a listening socket cannot be served; its worker serves the others");
-                return;
-            }
-        };
-        let stop = stopped(self.stop.subscribe(), address.clone());
-        self.listeners.borrow_mut().push(Listens { listener: Rc::downgrade(&listener), asked, address, file });
-        let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
-        let tls = tls.map(ServerConfigs::new);
-        let accepting = async move {
-            let each = |connection| {
-                if let Some(connection) = worker.hands.pass_on(connection, tls.as_ref(), arrival) {
-                    worker.greet(connection, tls.clone());
-                }
-            };
-            accept(listener, tls.is_some(), slots, stop, each).await;
-        };
-        self.acceptors.spawn(accepting, |message| tracing::error!("accepting connections panicked: {message}"));
     }
 
     /// Takes the connections that other workers hand over, until told to stop.
@@ -266,11 +247,19 @@ impl Worker {
         self.context.registry.len()
     }
 
-    fn begin(&self, opening: Opening) {
+    fn begin(&self, mut opening: Opening) {
+        // A reload may have come during its handshake.
+        if let Some(route) = self.context.routes.get(&opening.facts.route.name) {
+            opening.facts.route = route;
+        }
+        let stranded = self.stranded(&opening.facts);
         if let Some(observer) = &self.observer {
             observer.opened(&opening.facts);
         }
         let session = session::run(opening, Rc::clone(&self.context));
+        if let Some(key) = stranded.then(|| self.context.registry.newest()).flatten() {
+            self.retire_now(key);
+        }
         self.sessions.spawn(session, |message| tracing::error!("a session panicked: {message}"));
     }
 }

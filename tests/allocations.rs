@@ -142,7 +142,7 @@ impl Through {
         let worker = counter();
         let gateway = Gateway::observed(config, Some(Arc::new(ChargesWorker(worker)))).unwrap();
         let Some(ListenAddress::Tcp(address)) = gateway.addresses().next() else { panic!("no TCP address") };
-        let stream = upgraded(*address);
+        let stream = upgraded(address);
         Self { client: Peer { stream, masks: true }, gateway, worker }
     }
 

@@ -4,12 +4,12 @@ use super::{Case, Kind, Run, relay::made_by, route};
 use pulsegate::{
     handshake::admission::Admission,
     relay::Side,
-    session::{self, ClientAddress, Facts, Opened, Opening, WorkerContext, pause::PauseWatch},
+    session::{self, ClientAddress, Facts, Opened, Opening, Routes, WorkerContext, pause::PauseWatch},
     transport::{Socket, Stream},
     upstream::{Backend, BackendAddress, Lease},
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -121,7 +121,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
         user_agent: None,
         origin: None,
         local_port: None,
-        accounts: 0,
+        accounts: Cell::default(),
         permit,
         meter: Arc::default(),
     };
@@ -132,13 +132,14 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
 fn context() -> Rc<WorkerContext> {
     Rc::new(WorkerContext {
         registry: Rc::default(),
+        routes: Routes::default(),
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(|_| {}),
-        farewells: pulsegate::pacing::Bounded {
+        farewells: Cell::new(pulsegate::pacing::Bounded {
             pace: pulsegate::pacing::Pace::Spread(std::time::Duration::ZERO),
             most: std::time::Duration::ZERO,
-        },
+        }),
         account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),

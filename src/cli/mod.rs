@@ -23,6 +23,7 @@ First steps:
 
 Signals:
   SIGTERM, SIGINT   drain: end every session with a close frame, as [gateway] drain says; a second one cuts the rest
+  SIGHUP            reload gateway.toml and its certificates: sessions of what is unchanged go on
   SIGUSR2           upgrade: start the program anew, hand the listening sockets to it, and drain once it serves
   SIGUSR1           open the access log anew, after its file has been moved away
 

@@ -26,7 +26,14 @@ pub(crate) fn run(arguments: &RunArguments) -> Exit {
         complain(error);
         return Exit::Configuration;
     }
-    serve(config, None, inheritance)
+    let (file, listen) = (arguments.file.config.clone(), arguments.listen.clone());
+    let follow = move |gateway: &Gateway| {
+        gateway.follow(&file, move |config| match listen.clone() {
+            Some(address) => Ok(replace_listener(config, address)?),
+            None => Ok(()),
+        });
+    };
+    serve(config, None, inheritance, Some(Box::new(follow)))
 }
 
 /// What a predecessor or systemd has for us. What is complained of until the log is open, a predecessor hears.
@@ -34,13 +41,21 @@ pub(crate) fn inherit() -> Option<Inheritance> {
     Inheritance::receive().map_err(complain).ok()
 }
 
+/// Tells a gateway where its configuration comes from.
+pub(crate) type Follow = Box<dyn FnOnce(&Gateway)>;
+
 /// The configuration, or `None` when its mistakes have been printed.
 pub(crate) fn load(file: &Path) -> Option<Config> {
     config::load(file).map_err(complain_of_file).ok()
 }
 
-/// Runs a gateway in this process until it has drained.
-pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inheritance: Inheritance) -> Exit {
+/// Runs a gateway in this process until it has drained. Without anything to `follow`, SIGHUP ends it.
+pub(crate) fn serve(
+    config: Config,
+    observer: Option<Arc<dyn Observer>>,
+    mut inheritance: Inheritance,
+    follow: Option<Follow>,
+) -> Exit {
     if let Err(error) = inheritance.open_log() {
         return refuse(&inheritance, format_args!("cannot open the log: {error}"), Exit::System);
     }
@@ -59,7 +74,7 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inh
     let (hint, lineage) = (echo_hint(&config), inheritance.lineage());
     let (pid_file, drain) = (config.gateway.pid_file.clone(), config.gateway.drain.timeout);
     // Before anything listens: from the first connection on, a signal must find its handler.
-    let handlers = Signals::install().and_then(|signals| Ok((signals, Trigger::install()?)));
+    let handlers = Signals::install(follow.is_some()).and_then(|signals| Ok((signals, Trigger::install()?)));
     let (signals, trigger) = match handlers {
         Ok(handlers) => handlers,
         Err(error) => return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System),
@@ -78,19 +93,30 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>, mut inh
             }
         }
     };
+    if let Some(follow) = follow {
+        follow(&gateway);
+    }
+    let reload = {
+        let operator = operator.clone();
+        move || {
+            if let Err(error) = operator.reload_soon() {
+                tracing::error!(%error, "not reloaded");
+            }
+        }
+    };
     let upgrade = move || {
         let operator = operator.clone();
         // The upgrade itself tells the log how it went.
         async move { drop(operator.upgrade().await) }
     };
     let threads = signals
-        .forward(gateway.control(), reopen)
+        .forward(gateway.control(), reopen, reload)
         .and_then(|()| trigger.forward(upgrade))
         .and_then(|()| lineage.supervisor().attend(&gateway.control(), drain, gateway.watch_loads()));
     if let Err(error) = threads {
         return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System);
     }
-    if let Err(error) = inheritance.serving(gateway.addresses()) {
+    if let Err(error) = inheritance.serving(gateway.addresses().collect::<Vec<_>>().iter()) {
         complain(error);
         return Exit::System;
     }
@@ -115,10 +141,11 @@ fn refuse(inheritance: &Inheritance, problem: impl Display, exit: Exit) -> Exit 
 }
 
 fn tell_listeners(gateway: &Gateway, hint: bool) {
-    for listener in gateway.listeners() {
+    let listeners = gateway.listeners();
+    for listener in &listeners {
         tracing::info!(tls = listener.tls.is_some(), "listening on {}", client_url(listener));
     }
-    if let (true, Some(listener)) = (hint, gateway.listeners().first()) {
+    if let (true, Some(listener)) = (hint, listeners.first()) {
         let url = client_url(listener);
         tracing::info!(
             "try it: in a browser's console, w = new WebSocket({url:?}); w.onmessage = m => console.log(m.data); then \

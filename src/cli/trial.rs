@@ -32,7 +32,7 @@ pub(crate) fn trial(arguments: &TryArguments) -> Exit {
         say(format_args!("    {line}"));
     }
     say("\nConnect a client; every ping, pong and round trip is printed here (times are UTC). Ctrl-C ends.\n");
-    serve(config, Some(Arc::new(Printer)), inheritance)
+    serve(config, Some(Arc::new(Printer)), inheritance, None)
 }
 
 struct Printer;

@@ -54,11 +54,13 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
         pid_file: None,
         upgrade_timeout: 30 * SECOND,
         drain,
+        watch: false,
     };
     let number = |most| move |value: &DeValue<'_>| value::count(value, 1, most).map(to_usize);
     table.set("workers", &mut gateway.workers, |value| value::count(value, 0, 1024).map(to_usize));
     table.set("max_sessions", &mut gateway.max_sessions, value::unless("auto", number(1 << 32)));
     table.set("memory_limit", &mut gateway.memory_limit, value::unless("off", value::size));
+    table.set("watch", &mut gateway.watch, value::boolean);
     if let Some(networks) = table.list("trusted_proxies", |value| address::network(&value::text(value)?)) {
         gateway.trusted_proxies = networks;
     }

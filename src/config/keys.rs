@@ -14,7 +14,16 @@ pub(super) const ROOT: Place = Place {
 };
 pub(super) const GATEWAY: Place = Place {
     title: "[gateway]",
-    keys: &["workers", "max_sessions", "memory_limit", "trusted_proxies", "pid_file", "upgrade_timeout", "drain"],
+    keys: &[
+        "workers",
+        "max_sessions",
+        "memory_limit",
+        "trusted_proxies",
+        "pid_file",
+        "upgrade_timeout",
+        "drain",
+        "watch",
+    ],
 };
 pub(super) const DRAIN: Place =
     Place { title: "[gateway] drain", keys: &["delay", "spread", "rate", "order", "timeout", "code"] };

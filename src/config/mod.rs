@@ -65,6 +65,8 @@ pub struct GatewayConfig {
     /// How long a new process may take to be ready at an upgrade.
     pub upgrade_timeout: Duration,
     pub drain: DrainConfig,
+    /// Reload when the file or a certificate changes.
+    pub watch: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

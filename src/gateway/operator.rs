@@ -1,5 +1,7 @@
 //! What may be asked of a running gateway from any thread: by signals, by the admin listener, by programs that embed one.
+use super::{Changes, ReloadError, Reloads, reload::Reloader};
 use crate::{
+    config::Config,
     handshake::admission::Admission,
     log::access::AccessLog,
     metrics::{Meters, text::Format},
@@ -7,7 +9,12 @@ use crate::{
     upgrade::{self, Lineage, Part, Successor, UpgradeError},
     worker::Workers,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// A hold on a running gateway; cheap to clone. It keeps nothing alive: once the gateway has ended, nobody answers.
@@ -21,6 +28,7 @@ pub struct Operator {
     pub(super) tally: Arc<Tally>,
     pub(super) lineage: Lineage,
     pub(super) upgrade_timeout: Duration,
+    pub(super) reloader: Weak<Reloader>,
 }
 
 impl Operator {
@@ -81,5 +89,38 @@ impl Operator {
     #[must_use]
     pub fn access_log_lost(&self) -> u64 {
         self.access.as_ref().map_or(0, |access| access.lost())
+    }
+
+    /// Reads the file of [`Gateway::follow`](super::Gateway::follow) again, whole, and has every worker do what has changed
+    /// in it. What was changed is logged, and so is every mistake.
+    ///
+    /// # Errors
+    /// The file has mistakes, or asks for what cannot be had. Nothing is changed then.
+    pub async fn reload(&self) -> Result<Changes, ReloadError> {
+        self.reloader.upgrade().ok_or(ReloadError::Ended)?.reload(None).await
+    }
+
+    /// The same with a configuration instead of the file.
+    ///
+    /// # Errors
+    /// It asks for what cannot be had. Nothing is changed then.
+    pub async fn reload_to(&self, config: Config) -> Result<Changes, ReloadError> {
+        self.reloader.upgrade().ok_or(ReloadError::Ended)?.reload(Some(config)).await
+    }
+
+    /// Reloads the file and waits for nothing. A certificate that does not fit its key is read again for a while, since it
+    /// may be half replaced. For signals.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn reload_soon(&self) -> io::Result<()> {
+        let reloader = Weak::clone(&self.reloader);
+        thread::Builder::new().name("reload".into()).spawn(move || Reloader::insist(&reloader)).map(drop)
+    }
+
+    /// The reloads so far.
+    #[must_use]
+    pub fn reloads(&self) -> Reloads {
+        self.reloader.upgrade().map(|reloader| reloader.reloads()).unwrap_or_default()
     }
 }

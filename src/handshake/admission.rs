@@ -6,33 +6,31 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 /// The limits on all sessions of the gateway, shared by all workers.
 pub struct Admission {
-    max_sessions: usize,
-    memory: Option<MemoryLimit>,
+    max_sessions: AtomicUsize,
+    /// In bytes; the greatest number where there is no limit.
+    memory_limit: AtomicU64,
+    held: Option<Held>,
     draining: AtomicBool,
     sessions: AtomicUsize,
     by_address: Mutex<HashMap<AddressKey, u32>>,
 }
 
+/// Bytes held now.
+pub type Held = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// A limit on the bytes in the outboxes of all sessions together. What waits elsewhere is not seen: with rustls one batch of
 /// records of each TLS leg (at most 80 KiB, its buffer's limit), and what the kernel holds.
 pub struct MemoryLimit {
-    /// In bytes, as in `gateway.toml`.
-    pub limit: u64,
-    /// Bytes held now; asked once per handshake.
-    pub held: Box<dyn Fn() -> u64 + Send + Sync>,
-}
-
-impl MemoryLimit {
-    /// The last eighth is kept for the sessions that exist: new ones are refused before the limit is reached.
-    fn allows_one_more(&self) -> bool {
-        (self.held)() < self.limit - self.limit / 8
-    }
+    /// In bytes, as in `gateway.toml`. `None`: no limit, until one is set.
+    pub limit: Option<u64>,
+    /// Asked once per handshake, while there is a limit.
+    pub held: Held,
 }
 
 /// Why no session may be opened now.
@@ -67,9 +65,11 @@ impl AddressKey {
 impl Admission {
     #[must_use]
     pub fn new(max_sessions: usize, memory: Option<MemoryLimit>) -> Arc<Self> {
+        let (limit, held) = memory.map_or((None, None), |memory| (memory.limit, Some(memory.held)));
         Arc::new(Self {
-            max_sessions,
-            memory,
+            max_sessions: AtomicUsize::new(max_sessions),
+            memory_limit: AtomicU64::new(limit.unwrap_or(u64::MAX)),
+            held,
             draining: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             by_address: Mutex::default(),
@@ -84,10 +84,11 @@ impl Admission {
         if self.draining.load(Ordering::Acquire) {
             return Err(Denied::Draining);
         }
-        if self.memory.as_ref().is_some_and(|memory| !memory.allows_one_more()) {
+        if !self.has_memory() {
             return Err(Denied::Memory);
         }
-        let one_more = |open: usize| (open < self.max_sessions).then_some(open + 1);
+        let max_sessions = self.max_sessions.load(Ordering::Relaxed);
+        let one_more = |open: usize| (open < max_sessions).then_some(open + 1);
         self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).map_err(|_| Denied::Full)?;
         // From here on the drop of the permit gives back what was taken.
         let mut permit = Permit { admission: Arc::clone(self), address: None };
@@ -106,6 +107,24 @@ impl Admission {
             permit.address = Some(Box::new(key));
         }
         Ok(permit)
+    }
+
+    /// The last eighth of the limit is kept for the sessions that exist: new ones are refused before it is reached.
+    fn has_memory(&self) -> bool {
+        let limit = self.memory_limit.load(Ordering::Relaxed);
+        limit == u64::MAX || self.held.as_ref().is_none_or(|held| held() < limit - limit / 8)
+    }
+
+    /// From now on these limits hold. Who is in stays.
+    pub fn limit(&self, max_sessions: usize, memory_limit: Option<u64>) {
+        self.max_sessions.store(max_sessions, Ordering::Relaxed);
+        self.memory_limit.store(memory_limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Sessions that may be open at a time.
+    #[must_use]
+    pub fn max_sessions(&self) -> usize {
+        self.max_sessions.load(Ordering::Relaxed)
     }
 
     /// From now on nobody is admitted.
@@ -129,7 +148,7 @@ impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission")
             .field("sessions", &self.sessions())
-            .field("max_sessions", &self.max_sessions)
+            .field("max_sessions", &self.max_sessions.load(Ordering::Relaxed))
             .field("draining", &self.draining())
             .finish_non_exhaustive()
     }
@@ -162,7 +181,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::route::{HostPattern, tests::route};
-    use std::sync::atomic::AtomicU64;
 
     fn limited(path: &str, sessions: u32) -> RouteConfig {
         let mut route = route(HostPattern::Any, path);
@@ -222,13 +240,28 @@ mod tests {
     fn memory_refuses_before_its_limit() {
         let held = Arc::new(AtomicU64::new(0));
         let gauge = Arc::clone(&held);
-        let memory = MemoryLimit { limit: 800, held: Box::new(move || gauge.load(Ordering::Relaxed)) };
+        let memory = MemoryLimit { limit: Some(800), held: Box::new(move || gauge.load(Ordering::Relaxed)) };
         let admission = Admission::new(9, Some(memory));
         let route = route(HostPattern::Any, "/");
         held.store(699, Ordering::Relaxed);
         assert!(admission.admit(&route, None).is_ok());
         held.store(700, Ordering::Relaxed);
         assert_eq!(admission.admit(&route, None).unwrap_err(), Denied::Memory);
+    }
+
+    #[test]
+    fn limits_change_and_those_who_are_in_stay() {
+        let held = MemoryLimit { limit: None, held: Box::new(|| 1000) };
+        let admission = Admission::new(2, Some(held));
+        let route = route(HostPattern::Any, "/");
+        let _in = [admission.admit(&route, None).unwrap(), admission.admit(&route, None).unwrap()];
+        admission.limit(1, None);
+        assert_eq!(admission.admit(&route, None).unwrap_err(), Denied::Full);
+        assert_eq!(admission.sessions(), 2);
+        admission.limit(3, Some(1000));
+        assert_eq!(admission.admit(&route, None).unwrap_err(), Denied::Memory);
+        admission.limit(3, Some(2000));
+        assert!(admission.admit(&route, None).is_ok());
     }
 
     #[test]

@@ -28,6 +28,7 @@ use refusals::{Refusals, RefusedHandshake};
 use service::{Upgrade, Visit};
 use spelling::Spelled;
 use std::{
+    cell::RefCell,
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
@@ -48,33 +49,53 @@ const TRIES: u32 = 3;
 
 /// What opening handshakes need to know; one per worker, made from parts that all workers share.
 pub struct Edge {
-    defaults: RouteOptions,
-    trusted_proxies: Vec<IpNet>,
-    router: Arc<Router>,
+    terms: RefCell<Arc<Terms>>,
     admission: Arc<Admission>,
     refusals: Arc<Refusals>,
     dials: Arc<Semaphore>,
     meter: Arc<WorkerMeter>,
+}
+
+/// What a request is answered by; a reload replaces it.
+pub struct Terms {
+    defaults: RouteOptions,
+    trusted_proxies: Vec<IpNet>,
+    router: Arc<Router>,
     patience: Duration,
 }
 
+impl Terms {
+    /// `defaults` apply before a route is known.
+    #[must_use]
+    pub fn new(defaults: RouteOptions, trusted_proxies: Vec<IpNet>, router: Arc<Router>) -> Arc<Self> {
+        let once = |options: &RouteOptions| options.connect + options.handshake;
+        let longest = router.matching_order().map(|route| once(&route.config.options)).max();
+        let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
+        Arc::new(Self { defaults, trusted_proxies, router, patience })
+    }
+}
+
 impl Edge {
-    /// `defaults` apply before a route is known. `dials` has a place for each handshake that may wait for a backend; give it
-    /// fewer than there are slots to accept into, so that refusals are answered while backends hang. `meter` is the worker's.
+    /// `dials` has a place for each handshake that may wait for a backend; give it fewer than there are slots to accept
+    /// into, so that refusals are answered while backends hang. `meter` is the worker's.
     #[must_use]
     pub fn new(
-        defaults: RouteOptions,
-        trusted_proxies: Vec<IpNet>,
-        router: Arc<Router>,
+        terms: Arc<Terms>,
         admission: Arc<Admission>,
         refusals: Arc<Refusals>,
         dials: Arc<Semaphore>,
         meter: Arc<WorkerMeter>,
     ) -> Rc<Self> {
-        let once = |options: &RouteOptions| options.connect + options.handshake;
-        let longest = router.matching_order().map(|route| once(&route.config.options)).max();
-        let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
-        Rc::new(Self { defaults, trusted_proxies, router, admission, refusals, dials, meter, patience })
+        Rc::new(Self { terms: RefCell::new(terms), admission, refusals, dials, meter })
+    }
+
+    /// Requests that come from now on are answered by these, on connections that are open already, too.
+    pub fn replace(&self, terms: Arc<Terms>) {
+        *self.terms.borrow_mut() = terms;
+    }
+
+    fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.borrow())
     }
 }
 
@@ -106,7 +127,7 @@ pub fn receive<'a>(
 
 async fn secure(acceptor: &Acceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {
     let began = Instant::now();
-    let accepted = acceptor.accept(socket, edge.defaults.handshake).await;
+    let accepted = acceptor.accept(socket, edge.terms().defaults.handshake).await;
     let result = tls_result(&accepted);
     edge.meter.tls().count(result, began.elapsed());
     let error = match accepted {
@@ -142,9 +163,10 @@ fn tls_result(accepted: &io::Result<Stream>) -> TlsResult {
 pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) -> Option<Opening> {
     let (io, speller) = Spelled::new(stream, response::SPELLINGS);
     let visit = Visit::new(Rc::clone(edge), peer, speller, arrival);
+    let header = edge.terms().defaults.header;
     let mut connection = http1::Builder::new()
-        .max_header_size(edge.defaults.header)
-        .max_buf_size(edge.defaults.header.max(SMALLEST_BUFFER))
+        .max_header_size(header)
+        .max_buf_size(header.max(SMALLEST_BUFFER))
         .preserve_header_case(true)
         // A head is one piece of memory, and a refusal's body small.
         .writev(false)

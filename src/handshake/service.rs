@@ -99,7 +99,7 @@ enum Phase {
 impl Visit {
     pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller, arrival: Arrival) -> Rc<Self> {
         let about = About { client: peer_address(&peer), ..About::default() };
-        let phase = Cell::new(Phase::Head(Instant::now() + edge.defaults.handshake));
+        let phase = Cell::new(Phase::Head(Instant::now() + edge.terms().defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
         Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about, arrival: Cell::new(arrival) })
     }
@@ -161,7 +161,7 @@ impl Visit {
     }
 
     fn end(&self, answer: &mut Response<StackBody>) {
-        self.phase.set(Phase::Answered(Instant::now() + self.edge.defaults.handshake));
+        self.phase.set(Phase::Answered(Instant::now() + self.edge.terms().defaults.handshake));
         self.answered.set(self.answered.get() + 1);
         self.about.borrow().trace.end(answer.status());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -178,10 +178,11 @@ impl Visit {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let asked = Instant::now();
         let (head, body) = request.into_parts();
-        let provenance = Provenance::find(&self.peer, &self.edge.trusted_proxies, &head.headers);
+        let terms = self.edge.terms();
+        let provenance = Provenance::find(&self.peer, &terms.trusted_proxies, &head.headers);
         self.about.borrow_mut().client = provenance.client;
         let request = UpgradeRequest::parse(head, !body.is_end_stream())?;
-        let found = self.edge.router.find(&request.host, request.target.path());
+        let found = terms.router.find(&request.host, request.target.path());
         let route = Arc::clone(found.ok_or(Refusal::NoRoute)?);
         let meter = self.edge.meter.route(&route.config.name, &route.config.upstream);
         self.know(&route.config, &meter);
@@ -211,8 +212,18 @@ impl Visit {
         let client = ClientAddress(provenance.client);
         let config = Arc::clone(&route.config);
         let local_port = local_port.and_then(NonZeroU16::new);
-        let facts =
-            Facts { id, route: config, lease, client, user_agent, origin, local_port, accounts: 0, permit, meter };
+        let facts = Facts {
+            id,
+            route: config,
+            lease,
+            client,
+            user_agent,
+            origin,
+            local_port,
+            accounts: Cell::default(),
+            permit,
+            meter,
+        };
         let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts, asked };
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();
@@ -281,7 +292,7 @@ pub(super) fn stack(
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
         .map_result(failed)
-        .layer(TimeoutLayer::new(visit.edge.patience))
+        .layer(TimeoutLayer::new(visit.edge.terms().patience))
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&visit.edge.dials)))
         .service(tower::service_fn(heart));

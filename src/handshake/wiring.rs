@@ -103,7 +103,8 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
     let (refusals, dials) = (Refusals::new(), Arc::new(dials));
-    let edge = Edge::new(defaults, Vec::new(), router, Arc::clone(&admission), refusals, dials, Arc::default());
+    let terms = Terms::new(defaults, Vec::new(), router);
+    let edge = Edge::new(terms, Arc::clone(&admission), refusals, dials, Arc::default());
     Gate { edge, admission }
 }
 
@@ -295,7 +296,7 @@ fn a_bug_is_one_500() {
     local(async {
         let gone = SocketAddr::from(([127, 0, 0, 1], 9));
         let mut gate = gate(gone, |_| {});
-        let memory = admission::MemoryLimit { limit: 8, held: Box::new(|| panic!("on purpose")) };
+        let memory = admission::MemoryLimit { limit: Some(8), held: Box::new(|| panic!("on purpose")) };
         gate.admission = Admission::new(9, Some(memory));
         let mut edge = Rc::try_unwrap(gate.edge).ok().unwrap();
         edge.admission = Arc::clone(&gate.admission);
@@ -317,9 +318,8 @@ fn tls_that_fails_is_no_session() {
         std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
         let tls =
             crate::listener::ListenerTls { certificates: vec![files], min_version: crate::listener::TlsVersion::Tls12 };
-        let config = crate::listener::tls::tls_config(&tls).unwrap();
-        let acceptor =
-            Acceptor::new(crate::transport::ServerConfigs::new(config), crate::transport::RecordRoom::default());
+        let secured = crate::listener::tls::Secured::read(&tls, None).unwrap();
+        let acceptor = Acceptor::new(secured.configs().clone(), crate::transport::RecordRoom::default());
         let gate = gate(SocketAddr::from(([127, 0, 0, 1], 9)), |_| {});
         let (mut client, ours) = duplex(64 * 1024);
         client.write_all(REQUEST.as_bytes()).await.unwrap();
@@ -391,7 +391,7 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
             stopped.notified().await;
             Waiting::Accepted
         };
-        let accepting = spawn_local(accept(listener, false, Arc::clone(&slots), stopped, each));
+        let accepting = spawn_local(accept(listener, || false, Arc::clone(&slots), stopped, each));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST.as_bytes()).await.unwrap();
         assert!(head_of(&mut client).await.starts_with("HTTP/1.1 101 "));

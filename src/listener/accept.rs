@@ -54,12 +54,12 @@ pub enum Waiting {
 
 /// Accepts connections and hands each to `each`, which must not block (it spawns the connection's task).
 ///
-/// A connection is accepted only when `slots` has a place for its opening handshake; until then it waits in the kernel.
+/// `tls`: whether the listener speaks TLS now. A connection is accepted only when `slots` has a place for its opening handshake; until then it waits in the kernel.
 /// Errors such as a full descriptor table pause accepting, 10 ms at first, up to 1 s, and end nothing. Once `stop` is
 /// ready, the connections that wait in the kernel are accepted or left, then our hold on the listening socket is given up.
 pub async fn accept(
     listener: Rc<Listener>,
-    tls: bool,
+    tls: impl Fn() -> bool,
     slots: Arc<Semaphore>,
     stop: impl Future<Output = Waiting>,
     mut each: impl FnMut(Connection),
@@ -79,7 +79,7 @@ pub async fn accept(
         match accepted {
             Ok(incoming) => {
                 trouble.over();
-                deliver(incoming, tls, slot, &mut each);
+                deliver(incoming, tls(), slot, &mut each);
             }
             Err(error) => {
                 drop(slot);
@@ -93,7 +93,7 @@ pub async fn accept(
     };
     match waiting {
         Waiting::Accepted => {
-            listener.empty(|incoming| deliver(incoming, tls, Arc::clone(&slots).try_acquire_owned().ok(), &mut each));
+            listener.empty(|incoming| deliver(incoming, tls(), Arc::clone(&slots).try_acquire_owned().ok(), &mut each));
         }
         Waiting::Left => {}
     }
@@ -239,7 +239,7 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let mut peers = Vec::new();
         let slots = Arc::new(Semaphore::new(1));
-        accept(socket, true, slots, async { Waiting::Accepted }, |connection| peers.push(connection.peer)).await;
+        accept(socket, || true, slots, async { Waiting::Accepted }, |connection| peers.push(connection.peer)).await;
         let expected: Vec<_> =
             clients.iter().map(|client| Peer { address: client.local_addr().ok(), tls: true }).collect();
         assert_eq!(peers, expected);
@@ -260,10 +260,16 @@ mod tests {
             stop.notified().await;
             Waiting::Accepted
         };
-        let accepting = accept(socket, false, Arc::clone(&slots), stopped, |connection| {
-            connections.borrow_mut().push(connection);
-            seen.notify_one();
-        });
+        let accepting = accept(
+            socket,
+            || false,
+            Arc::clone(&slots),
+            stopped,
+            |connection| {
+                connections.borrow_mut().push(connection);
+                seen.notify_one();
+            },
+        );
         let watching = async {
             seen.notified().await;
             assert_eq!(slots.available_permits(), 0);
@@ -283,7 +289,7 @@ mod tests {
         let heir = std::net::TcpListener::from(socket.as_fd().try_clone_to_owned().unwrap());
         let client = std::net::TcpStream::connect(address).unwrap();
         let slots = Arc::new(Semaphore::new(1));
-        accept(socket, false, slots, async { Waiting::Left }, |_| panic!("it was to be left")).await;
+        accept(socket, || false, slots, async { Waiting::Left }, |_| panic!("it was to be left")).await;
         assert_eq!(heir.accept().unwrap().1, client.local_addr().unwrap());
     }
 }

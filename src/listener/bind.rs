@@ -100,7 +100,20 @@ pub fn bind_with(
     listeners: &[ListenerConfig],
     workers: usize,
 ) -> Result<Vec<Bound>, BindError> {
-    let addresses: Vec<&ListenAddress> = listeners.iter().map(|listener| &listener.address).collect();
+    bind_beside(inherited, listeners, listeners, workers)
+}
+
+/// Binds some of the listeners that there will be, or none, while the others are bound already.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside(
+    inherited: &mut Inherited,
+    some: &[ListenerConfig],
+    all: &[ListenerConfig],
+    workers: usize,
+) -> Result<Vec<Bound>, BindError> {
+    let addresses: Vec<&ListenAddress> = all.iter().map(|listener| &listener.address).collect();
     let each = |listener: &ListenerConfig| {
         let workers = workers.max(1);
         let mut found = inherited.claim(&listener.address);
@@ -109,7 +122,7 @@ pub fn bind_with(
             None => bind_one(listener, &addresses, workers),
         }
     };
-    listeners.iter().map(each).collect()
+    some.iter().map(each).collect()
 }
 
 /// Listens on sockets that others bound. If workers are more, further sockets join their `SO_REUSEPORT` group; where that is

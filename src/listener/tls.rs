@@ -8,7 +8,7 @@ use crate::{
 use rustls::{
     CipherSuite, ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use std::{
@@ -34,33 +34,75 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// Reads the files of a TLS listener and makes what rustls needs. Share the result between workers: the key that
-/// seals session tickets is in it.
-///
-/// # Errors
-/// Names the file and what is wrong with it.
-pub fn tls_config(tls: &ListenerTls) -> Result<Arc<ServerConfig>, TlsError> {
+/// What a TLS listener serves with. Shared between workers, for the key that seals session tickets is in it.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    configs: ServerConfigs,
+    made_of: ListenerTls,
+    certificates: Arc<Certificates>,
+    ticketer: Arc<dyn ProducesTickets>,
+}
+
+impl Secured {
+    /// Reads the files of a TLS listener. Tickets that `former` gave stay good.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn read(tls: &ListenerTls, former: Option<&Self>) -> Result<Self, TlsError> {
+        let certificates = Arc::new(Certificates::read(&tls.certificates)?);
+        let ticketer = match former {
+            Some(former) => Arc::clone(&former.ticketer),
+            None => aws_lc_rs::Ticketer::new()?,
+        };
+        let config = server_config(tls.min_version, Arc::clone(&certificates), Arc::clone(&ticketer))?;
+        Ok(Self { configs: ServerConfigs::new(Arc::new(config)), made_of: tls.clone(), certificates, ticketer })
+    }
+
+    /// For new handshakes.
+    #[must_use]
+    pub fn configs(&self) -> &ServerConfigs {
+        &self.configs
+    }
+
+    /// Whether the two have the same certificates, in the same order.
+    #[must_use]
+    pub fn has_certificates_of(&self, other: &Self) -> bool {
+        let chains = |secured: &Self| secured.certificates.all.iter().map(|one| one.cert.clone()).collect::<Vec<_>>();
+        chains(self) == chains(other)
+    }
+
+    /// Whether nothing would change for clients if one took the place of the other.
+    #[must_use]
+    pub fn equals(&self, other: &Self) -> bool {
+        self.made_of.min_version == other.made_of.min_version && self.has_certificates_of(other)
+    }
+}
+
+fn server_config(
+    min_version: TlsVersion,
+    certificates: Arc<Certificates>,
+    ticketer: Arc<dyn ProducesTickets>,
+) -> Result<ServerConfig, TlsError> {
     static BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
     static ONLY_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
-    let versions = match tls.min_version {
+    let versions = match min_version {
         TlsVersion::Tls12 => BOTH,
         TlsVersion::Tls13 => ONLY_13,
     };
-    let certificates = Certificates::read(&tls.certificates)?;
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificates));
+        .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Resumption by tickets alone: no table of sessions behind a lock.
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.ticketer = ticketer;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
     // Early data could be replayed, and with it a handshake.
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// AES-128 protects a session as well as AES-256 does, and its SHA-256 costs a handshake less than SHA-384.
@@ -80,21 +122,23 @@ struct Certificates {
     by_name: BTreeMap<String, Arc<CertifiedKey>>,
     /// For clients that name no server, or none that we know.
     default: Arc<CertifiedKey>,
+    /// In the order of the configuration.
+    all: Vec<Arc<CertifiedKey>>,
 }
 
 impl Certificates {
     fn read(files: &[CertificateFiles]) -> Result<Self, TlsError> {
         let mut by_name = BTreeMap::new();
-        let mut default = None;
+        let mut all = Vec::new();
         for files in files {
             let certified = pem::read_pair(&files.certificate, &files.key).map_err(TlsError::Files)?;
             let certified = Arc::new(certified);
             for name in names(&certified, &files.certificate)? {
                 by_name.entry(name).or_insert_with(|| Arc::clone(&certified));
             }
-            default.get_or_insert(certified);
+            all.push(certified);
         }
-        Ok(Self { by_name, default: default.ok_or(TlsError::NoCertificates)? })
+        Ok(Self { by_name, default: all.first().cloned().ok_or(TlsError::NoCertificates)?, all })
     }
 
     /// The exact name, else a wildcard for it (which stands for one label, RFC 6125 section 6.4.3), else the default.
@@ -183,7 +227,7 @@ mod tests {
     use tokio_rustls::{TlsConnector, client::TlsStream};
 
     fn acceptor(tls: &ListenerTls) -> Acceptor {
-        Acceptor::new(ServerConfigs::new(tls_config(tls).unwrap()), RecordRoom::default())
+        Acceptor::new(Secured::read(tls, None).unwrap().configs().clone(), RecordRoom::default())
     }
 
     struct Folder(tempfile::TempDir);
@@ -328,7 +372,7 @@ mod tests {
             (good.certificate.clone(), other.key, "other.key is not the key of"),
         ];
         for (certificate, key, expected) in cases {
-            let error = tls_config(&one(CertificateFiles { certificate, key })).unwrap_err().to_string();
+            let error = Secured::read(&one(CertificateFiles { certificate, key }), None).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

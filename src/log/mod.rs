@@ -12,12 +12,22 @@ use queue::Queue;
 use std::{
     io::{self, IsTerminal},
     panic,
+    sync::OnceLock,
     time::Duration,
 };
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// How long an exit waits for a log reader that does not read.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The level of this process's log, if it is ours.
+static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Changes the level of this process's log. Answers whether it could: a program that embeds a gateway has a log of its own.
+pub fn set_level(level: &str) -> bool {
+    let (Some(handle), Ok(filter)) = (LEVEL.get(), EnvFilter::builder().parse(level)) else { return false };
+    handle.reload(filter).is_ok()
+}
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +70,10 @@ pub fn start(config: &LogConfig) -> Result<LogGuard, LogError> {
             Box::new(lines.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()))
         }
     };
+    let (filter, level) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| LogError::AlreadyStarted)?;
+    // Nobody else gets here: there is one subscriber.
+    let _ = LEVEL.set(level);
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string);
         let message = info.payload_as_str().unwrap_or("(no message)");

@@ -18,7 +18,7 @@ pub const TARGET: &str = "pulsegate::session";
 /// Where the sessions of all workers have their verdicts written.
 #[derive(Debug)]
 pub struct VerdictLog {
-    sessions: LogSessions,
+    sessions: Mutex<LogSessions>,
     access: Option<Arc<AccessLog>>,
     mass: Mutex<MassEnds>,
 }
@@ -26,12 +26,18 @@ pub struct VerdictLog {
 impl VerdictLog {
     #[must_use]
     pub fn new(sessions: LogSessions, access: Option<Arc<AccessLog>>) -> Self {
-        Self { sessions, access, mass: Mutex::new(MassEnds::default()) }
+        Self { sessions: Mutex::new(sessions), access, mass: Mutex::new(MassEnds::default()) }
+    }
+
+    /// From now on these are written.
+    pub fn select(&self, sessions: LogSessions) {
+        *self.sessions.lock().unwrap_or_else(PoisonError::into_inner) = sessions;
     }
 
     /// Writes the verdict if `log.sessions` wants it, to the access log too, and counts it among the ends of its backend.
     pub fn write(&self, verdict: &Verdict, now: Instant) {
-        if wanted(self.sessions, verdict) {
+        let sessions = *self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted(sessions, verdict) {
             write_line(verdict);
         }
         if let Some(access) = &self.access {

@@ -5,6 +5,7 @@
 
 mod chance;
 mod config;
+mod configure;
 mod judge;
 mod news;
 
@@ -113,8 +114,7 @@ impl Heartbeat {
             round_trip: None,
         };
         if let Some(interval) = config.ping_interval {
-            let phase = heartbeat.random();
-            heartbeat.beat = Beat::Idle { next: now + interval.mul_f64(phase) };
+            heartbeat.beat = heartbeat.first(interval, now);
         }
         heartbeat
     }

@@ -4,6 +4,7 @@
 //! `wants_read`, `take_control`, `outbox`, `waits_for_transport`, `wish`, `poll_timeout`.
 
 mod closing;
+mod configure;
 mod deadlines;
 pub mod end_reason;
 mod patience;

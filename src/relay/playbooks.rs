@@ -1,6 +1,7 @@
 //! Playbooks: this arrives, exactly that is emitted. A mismatch prints the whole script and where it parts.
 #![allow(clippy::unwrap_used)]
 
+mod configure;
 mod crossing;
 mod endings;
 mod limits;

@@ -2,7 +2,7 @@
 
 use super::{end_reason::CloseCodes, side::PerSide};
 use crate::protocol::heartbeat::HeartbeatConfig;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// What a route asks of its relays. `None` is `"off"` throughout.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,4 +52,25 @@ pub struct RelayTimeouts {
 pub struct MessageLimits {
     pub message: Option<u64>,
     pub frame: Option<u64>,
+}
+
+impl RelayConfig {
+    /// What a session that runs by these settings takes from newer ones: heartbeat, timeouts and limits. What its peers
+    /// have seen of it stays: how pings cross, whether text is checked, which codes are said.
+    #[must_use]
+    pub fn renewed(&self, newer: &Arc<Self>) -> Arc<Self> {
+        let Self { heartbeat, pings: _, utf8: _, timeouts, limits, pace, close_codes: _ } = &**newer;
+        if (newer.pings, newer.utf8, &newer.close_codes) == (self.pings, self.utf8, &self.close_codes) {
+            return Arc::clone(newer);
+        }
+        Arc::new(Self {
+            heartbeat: heartbeat.clone(),
+            timeouts: timeouts.clone(),
+            limits: *limits,
+            pace: *pace,
+            pings: self.pings,
+            utf8: self.utf8,
+            close_codes: self.close_codes.clone(),
+        })
+    }
 }

@@ -48,7 +48,7 @@ pub(super) struct Session {
     pub(super) reported: bool,
     panicked: bool,
     membership: Membership,
-    pub(super) facts: Box<Facts>,
+    pub(super) facts: Rc<Facts>,
     pub(super) context: Rc<WorkerContext>,
 }
 
@@ -115,6 +115,7 @@ impl Session {
         facts.meter.began();
         let seed = || Seed { secret: rand::random(), jitter: rand::random() };
         let seeds = PerSide { downstream: seed(), upstream: seed() };
+        let facts = Rc::new(facts);
         let relay = Relay::new(facts.route.options.relay.clone(), deflate, seeds, now);
         Self {
             legs: PerSide { downstream: Leg::new(downstream), upstream: Leg::new(upstream) },
@@ -124,8 +125,8 @@ impl Session {
             counted: PerSide::default(),
             reported: false,
             panicked: false,
-            membership: context.registry.enter(),
-            facts: Box::new(facts),
+            membership: context.registry.enter(Some(Rc::clone(&facts))),
+            facts,
             relay,
             context,
         }
@@ -217,6 +218,11 @@ impl Session {
                     self.facts.meter.cut();
                 }
                 self.relay.cut(EndReason::Draining, now);
+            }
+            Order::Configure => {
+                if let Some(config) = self.context.routes.renewed(&self.facts.route.name, self.relay.config()) {
+                    self.relay.configure(config, now);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ mod drive;
 mod flow;
 pub mod pause;
 pub mod registry;
+mod routes;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -25,8 +26,9 @@ use drive::Session;
 use pause::PauseWatch;
 use pin_project_lite::pin_project;
 use registry::Registry;
+pub use routes::{Routes, RoutesByName};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     net::IpAddr,
     num::NonZeroU16,
@@ -74,7 +76,7 @@ pub struct Facts {
     /// Our own port on the connection to the backend.
     pub local_port: Option<NonZeroU16>,
     /// How often it was due to be written while it ran.
-    pub accounts: u32,
+    pub accounts: Cell<u32>,
     /// Given back when the session ends.
     pub permit: Permit,
     /// Where its worker counts what the sessions of its route do.
@@ -126,12 +128,14 @@ pub trait Observer: Send + Sync {
 /// What the sessions of one worker share. Not shared between threads.
 pub struct WorkerContext {
     pub registry: Rc<Registry>,
+    /// What a session that is told to takes its new settings from.
+    pub routes: Routes,
     pub pause: Rc<PauseWatch>,
     pub heartbeat: Option<HeartbeatObserver>,
     /// Called once per session, when its codes are known.
     pub report: Box<dyn Fn(Verdict)>,
     /// How fast the clients of a lost backend are told, once they are many.
-    pub farewells: Bounded,
+    pub farewells: Cell<Bounded>,
     /// For sessions that are written while they run.
     pub account: Option<Account>,
     /// Bytes in the outboxes of this worker's sessions, for the memory limit.

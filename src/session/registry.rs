@@ -1,4 +1,5 @@
 //! The sessions of one worker, so that a drain or an operator reaches each of them.
+use super::Facts;
 use crate::{protocol::close::CloseCode, relay::EndReason};
 use slab::Slab;
 use std::{
@@ -14,6 +15,8 @@ pub enum Order {
     End { reason: EndReason, code: Option<CloseCode> },
     /// Reset both legs now.
     Cut,
+    /// Take over the heartbeat, limits and timeouts that its route has now.
+    Configure,
 }
 
 /// The sessions of one worker. Not shared between threads.
@@ -26,7 +29,7 @@ pub struct Registry {
 }
 
 /// A session of one worker; the older one is the lesser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Counts all sessions of the worker.
     number: u64,
@@ -40,6 +43,8 @@ struct Entry {
     order: Option<Order>,
     settled: bool,
     waker: Option<Waker>,
+    /// What is known of it; none where nobody asks.
+    facts: Option<Rc<Facts>>,
 }
 
 impl Registry {
@@ -68,10 +73,28 @@ impl Registry {
         self.entries.borrow().iter().filter(|(_, entry)| !entry.settled).count()
     }
 
-    /// Gives a session an order; a newer order replaces one not yet taken. Unknown keys have ended already.
+    /// What is known of a session; none once it has ended.
+    #[must_use]
+    pub fn facts(&self, key: Key) -> Option<Rc<Facts>> {
+        self.entries.borrow().get(key.slot).filter(|entry| entry.number == key.number)?.facts.clone()
+    }
+
+    /// The session that was entered last, if it still runs.
+    #[must_use]
+    pub fn newest(&self) -> Option<Key> {
+        let number = self.next.get().checked_sub(1)?;
+        let entries = self.entries.borrow();
+        entries.iter().find(|(_, entry)| entry.number == number).map(|(slot, _)| Key { number, slot })
+    }
+
+    /// Gives a session an order; a newer order replaces one not yet taken, but for new settings, which an end makes
+    /// pointless. Unknown keys have ended already.
     pub fn order(&self, key: Key, order: Order) {
         let mut entries = self.entries.borrow_mut();
         let Some(entry) = entries.get_mut(key.slot).filter(|entry| entry.number == key.number) else { return };
+        if order == Order::Configure && entry.order.is_some() {
+            return;
+        }
         entry.order = Some(order);
         let waker = entry.waker.clone();
         drop(entries);
@@ -82,9 +105,9 @@ impl Registry {
 
     /// Enters a session; it leaves when the guard is dropped.
     #[must_use]
-    pub fn enter(self: &Rc<Self>) -> Membership {
+    pub fn enter(self: &Rc<Self>, facts: Option<Rc<Facts>>) -> Membership {
         let number = self.next.replace(self.next.get() + 1);
-        let entry = Entry { number, order: None, settled: false, waker: None };
+        let entry = Entry { number, order: None, settled: false, waker: None, facts };
         let slot = self.entries.borrow_mut().insert(entry);
         Membership { registry: Rc::clone(self), slot }
     }
@@ -127,7 +150,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let entry = self.registry.entries.borrow_mut().remove(self.slot);
-        // Its waker may hold the last of a task, whose drop must find the table free.
+        // Its waker may hold the last of a task, and its facts the last of a backend: their drop must find the table free.
         drop(entry);
     }
 }
@@ -144,10 +167,10 @@ mod tests {
     #[test]
     fn the_oldest_come_first_though_places_are_used_again() {
         let registry = Rc::new(Registry::default());
-        let mut members: Vec<_> = (0..4).map(|_| registry.enter()).collect();
+        let mut members: Vec<_> = (0..4).map(|_| registry.enter(None)).collect();
         let keys = registry.keys();
         members.remove(1);
-        members.push(registry.enter());
+        members.push(registry.enter(None));
         let now = registry.keys();
         assert_eq!(now[..3], [keys[0], keys[2], keys[3]]);
         assert!(now[3] > keys[3] && now[3].slot == keys[1].slot);
@@ -156,14 +179,32 @@ mod tests {
     #[test]
     fn an_order_for_a_session_that_ended_reaches_nobody() {
         let registry = Rc::new(Registry::default());
-        let ended = registry.enter();
+        let ended = registry.enter(None);
         let key = *registry.keys().first().unwrap();
         drop(ended);
-        let next = registry.enter();
+        let next = registry.enter(None);
         registry.order(key, Order::Cut);
         assert_eq!(heard(&next).order, None);
         registry.order(registry.keys()[0], Order::Cut);
         assert_eq!((heard(&next).order, heard(&next).order), (Some(Order::Cut), None));
+    }
+
+    #[test]
+    fn new_settings_do_not_replace_an_end() {
+        let registry = Rc::new(Registry::default());
+        let (_older, member) = (registry.enter(None), registry.enter(None));
+        let key = registry.newest().unwrap();
+        for (first, second, taken) in [
+            (Order::Cut, Order::Configure, Order::Cut),
+            (Order::Configure, Order::Cut, Order::Cut),
+            (Order::Configure, Order::Configure, Order::Configure),
+        ] {
+            registry.order(key, first);
+            registry.order(key, second);
+            assert_eq!(heard(&member).order, Some(taken));
+        }
+        drop(member);
+        assert_eq!(registry.newest(), None);
     }
 
     /// A gateway holds one for each of its sessions.

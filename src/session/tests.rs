@@ -33,7 +33,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream, close: Duration) ->
         user_agent: None,
         origin: None,
         local_port: None,
-        accounts: 0,
+        accounts: Cell::default(),
         permit,
         meter: Arc::default(),
     };
@@ -45,13 +45,14 @@ fn context(verdicts: &Rc<RefCell<Vec<Verdict>>>) -> Rc<WorkerContext> {
     let verdicts = Rc::clone(verdicts);
     Rc::new(WorkerContext {
         registry: Rc::default(),
+        routes: Routes::default(),
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: None,
         report: Box::new(move |verdict| verdicts.borrow_mut().push(verdict)),
-        farewells: crate::pacing::Bounded {
+        farewells: Cell::new(crate::pacing::Bounded {
             pace: crate::pacing::Pace::Spread(std::time::Duration::ZERO),
             most: std::time::Duration::ZERO,
-        },
+        }),
         account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),

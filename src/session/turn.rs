@@ -19,7 +19,7 @@ impl Session {
         if !self.relay.farewell_can_wait() {
             return;
         }
-        let (backend, pace) = (self.facts.lease.backend(), self.context.farewells);
+        let (backend, pace) = (self.facts.lease.backend(), self.context.farewells.get());
         let until = match backend.turn(now, pace) {
             Turn::Now => now,
             Turn::First => {

@@ -58,7 +58,7 @@ impl Stage {
 
     /// One that waits for the end of TCP after that.
     fn lingering_session(&self, closing: Duration, linger: Duration) {
-        let (member, told, start) = (self.registry.enter(), Rc::clone(&self.told), self.start);
+        let (member, told, start) = (self.registry.enter(None), Rc::clone(&self.told), self.start);
         let task = async move {
             let mut end = None;
             loop {
@@ -69,6 +69,7 @@ impl Stage {
                         match order {
                             Order::End { .. } => end = Some(Instant::now() + closing),
                             Order::Cut => return,
+                            Order::Configure => {}
                         }
                     }
                     () = sleep_until(end.unwrap_or(start)), if end.is_some_and(|end| end > Instant::now()) => {
@@ -92,7 +93,7 @@ impl Stage {
             share: Share { worker: 0, workers: 1 },
             tally: &self.tally,
         };
-        let began = until_closing(&mut phase, plan, &self.tally).await;
+        let began = until_closing(&mut phase, &Cell::new(*plan), &self.tally).await;
         drain(&parts, plan, began, &mut phase).await
     }
 

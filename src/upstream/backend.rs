@@ -26,6 +26,7 @@ pub struct Backend {
     warned: AtomicBool,
     meter: Arc<BackendMeter>,
     turnstile: Mutex<Turnstile>,
+    retired: AtomicBool,
     pub(super) health: Health,
 }
 
@@ -48,6 +49,7 @@ impl Backend {
             proven: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             turnstile: Mutex::default(),
+            retired: AtomicBool::new(false),
             health: Health::default(),
         }
     }
@@ -79,6 +81,17 @@ impl Backend {
     /// One of its sessions answered one of our pings.
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no pool has it any more: its sessions are to end.
+    #[must_use]
+    pub fn retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// It belongs to a pool from now on, or to none.
+    pub fn retire(&self, retired: bool) {
+        self.retired.store(retired, Ordering::Relaxed);
     }
 
     /// Whether this is the first time that something about it deserves a warning.

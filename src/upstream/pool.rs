@@ -1,6 +1,6 @@
 //! A pool at run time: opens a stream to one of its backends, failing over to the next.
 use super::{
-    Backend, Lease, UpstreamConfig, UpstreamTlsError,
+    Backend, BackendAddress, Lease, UpstreamConfig, UpstreamTlsError,
     balance::Balance,
     connect::{DialError, Dialled, backstop, dial},
     handshake::{HandshakeError, Shaken, request, shake},
@@ -15,23 +15,28 @@ use crate::{
     transport::Stream,
 };
 use http::{StatusCode, request::Parts};
+use rustls::RootCertStore;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 /// A pool of backends, shared by all workers.
 pub struct Upstream {
-    name: String,
+    config: UpstreamConfig,
+    /// What it trusts if it does not trust the platform.
+    authorities: Option<RootCertStore>,
     backends: Vec<Arc<Backend>>,
     balance: Balance,
-    fail_timeout: Duration,
     pub(super) resolver: Resolver,
     pub(super) tls: Option<TlsConnector>,
 }
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("name", &self.name).field("backends", &self.backends).finish_non_exhaustive()
+        f.debug_struct("Upstream")
+            .field("name", &self.config.name)
+            .field("backends", &self.backends)
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,31 +141,52 @@ impl Upstream {
     /// # Errors
     /// It has `wss` backends, and the authorities to trust cannot be read.
     pub fn new(config: &UpstreamConfig) -> Result<Arc<Self>, UpstreamTlsError> {
-        Self::metered(config, &Meters::new(0))
+        Self::with(config, &Meters::new(0), |_| None)
     }
 
-    /// The same, with its backends counted among `meters`.
+    /// The same, counted among `meters`, with those backends that are `known` already: what is known of them stays.
     ///
     /// # Errors
     /// As [`Upstream::new`].
-    pub fn metered(config: &UpstreamConfig, meters: &Meters) -> Result<Arc<Self>, UpstreamTlsError> {
-        let backends = config.servers.iter().map(|address| {
-            Backend::metered(&config.name, address.clone(), |backend| meters.backend(&config.name, backend))
-        });
+    pub fn with(
+        config: &UpstreamConfig,
+        meters: &Meters,
+        known: impl Fn(&BackendAddress) -> Option<Arc<Backend>>,
+    ) -> Result<Arc<Self>, UpstreamTlsError> {
+        let authorities = tls::authorities(config)?;
+        let fresh = |address: &BackendAddress| {
+            Arc::new(Backend::metered(&config.name, address.clone(), |name| meters.backend(&config.name, name)))
+        };
+        let backends = config.servers.iter().map(|address| known(address).unwrap_or_else(|| fresh(address)));
         Ok(Arc::new(Self {
-            name: config.name.clone(),
-            backends: backends.map(Arc::new).collect(),
+            backends: backends.collect(),
             balance: Balance::new(config.balance),
-            fail_timeout: config.fail_timeout,
             resolver: Resolver::default(),
-            tls: tls::connector(config)?,
+            tls: tls::connector(config, authorities.as_ref())?,
+            authorities,
+            config: config.clone(),
         }))
+    }
+
+    /// What it was built from.
+    #[must_use]
+    pub fn config(&self) -> &UpstreamConfig {
+        &self.config
+    }
+
+    /// Whether the file of its authorities still says what it said.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn authorities_stand(&self) -> Result<bool, UpstreamTlsError> {
+        let roots = |store: &Option<RootCertStore>| store.as_ref().map(|store| store.roots.clone());
+        Ok(roots(&tls::authorities(&self.config)?) == roots(&self.authorities))
     }
 
     /// Its name in `gateway.toml`.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.config.name
     }
 
     /// Its backends, in the order of `gateway.toml`.
@@ -233,7 +259,7 @@ impl Upstream {
     fn succeeded(&self, backend: &Backend) {
         backend.meter().show_up(true);
         match backend.health.succeeded() {
-            Change::Up => tracing::info!(upstream = self.name, backend = backend.name, "backend is back"),
+            Change::Up => tracing::info!(upstream = self.config.name, backend = backend.name, "backend is back"),
             Change::None | Change::Down(_) => {}
         }
     }
@@ -244,9 +270,9 @@ impl Upstream {
             return;
         }
         backend.meter().show_up(false);
-        match backend.health.failed(start, Instant::now(), self.fail_timeout) {
+        match backend.health.failed(start, Instant::now(), self.config.fail_timeout) {
             Change::Down(alone) => tracing::warn!(
-                upstream = self.name,
+                upstream = self.config.name,
                 backend = backend.name,
                 cause = %failure,
                 "backend is down; others are tried first for {alone:.1?}",
@@ -257,7 +283,7 @@ impl Upstream {
 
     fn error(&self, failures: &[(&Arc<Backend>, Failure)]) -> OpenError {
         let Some((last, _)) = failures.last() else {
-            let cause = format!("upstream {} has no backend", self.name);
+            let cause = format!("upstream {} has no backend", self.config.name);
             return OpenError { status: StatusCode::SERVICE_UNAVAILABLE, cause, backend: None };
         };
         let all_timeouts = failures.iter().all(|(_, failure)| failure.is_timeout());

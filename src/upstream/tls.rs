@@ -3,7 +3,10 @@ use super::{BackendAddress, UpstreamConfig, resolve::bare};
 use crate::pem::{self, PemError};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::ServerName;
-use std::sync::{Arc, OnceLock};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 use tokio_rustls::TlsConnector;
 
 /// Why an upstream's TLS cannot be set up.
@@ -17,8 +20,19 @@ pub enum UpstreamTlsError {
     HostName { upstream: String, host: String },
 }
 
-/// The connector for a pool's `wss` backends; `None` if it has none.
-pub(super) fn connector(config: &UpstreamConfig) -> Result<Option<TlsConnector>, UpstreamTlsError> {
+/// The authorities of a pool that names its own.
+pub(super) fn authorities(config: &UpstreamConfig) -> Result<Option<RootCertStore>, UpstreamTlsError> {
+    let read = |path: &PathBuf| {
+        pem::read_authorities(path).map_err(|source| UpstreamTlsError::Ca { upstream: config.name.clone(), source })
+    };
+    config.ca.as_ref().map(read).transpose()
+}
+
+/// The connector for a pool's `wss` backends; `None` if it has none. `authorities`: its own ones, instead of the platform's.
+pub(super) fn connector(
+    config: &UpstreamConfig,
+    authorities: Option<&RootCertStore>,
+) -> Result<Option<TlsConnector>, UpstreamTlsError> {
     let mut needed = false;
     for server in &config.servers {
         match server {
@@ -33,11 +47,8 @@ pub(super) fn connector(config: &UpstreamConfig) -> Result<Option<TlsConnector>,
     if !needed {
         return Ok(None);
     }
-    let mut tls = match &config.ca {
-        Some(path) => with_roots(
-            pem::read_authorities(path)
-                .map_err(|source| UpstreamTlsError::Ca { upstream: config.name.clone(), source })?,
-        ),
+    let mut tls = match authorities {
+        Some(roots) => with_roots(roots.clone()),
         None => with_platform(&config.name)?,
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -88,12 +99,12 @@ mod tests {
 
     #[test]
     fn only_wss_needs_a_connector() {
-        assert!(connector(&pool(false, "chat.example.com")).unwrap().is_none());
+        assert!(connector(&pool(false, "chat.example.com"), None).unwrap().is_none());
     }
 
     #[test]
     fn the_platforms_authorities_are_found_or_their_lack_is_explained() {
-        match connector(&pool(true, "chat.example.com")) {
+        match connector(&pool(true, "chat.example.com"), None) {
             Ok(connector) => assert_eq!(connector.unwrap().config().alpn_protocols, [b"http/1.1"]),
             Err(error) => assert!(error.to_string().contains("install ca-certificates"), "{error}"),
         }
@@ -101,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_host_is_checked_before_anything_is_dialled() {
-        let error = connector(&pool(true, "under score!")).err().unwrap();
+        let error = connector(&pool(true, "under score!"), None).err().unwrap();
         assert!(matches!(error, UpstreamTlsError::HostName { .. }));
         assert!(server_name("[2001:db8::1]").is_ok());
     }

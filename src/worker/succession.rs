@@ -1,14 +1,9 @@
 //! A worker gives its listening sockets to another process: copies of their descriptors first, and then the accepting.
 use super::Worker;
-use crate::listener::{
-    ListenAddress,
-    accept::{Listener, Waiting},
-    bind::SocketFile,
-};
+use crate::listener::{ListenAddress, accept::Waiting};
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    rc::Weak,
     sync::Arc,
 };
 use tokio::{sync::watch, time::Instant};
@@ -24,14 +19,6 @@ pub(super) enum Stop {
         at: Instant,
         kept: Arc<[ListenAddress]>,
     },
-}
-
-/// A socket on which the worker accepts, as long as it does.
-pub(super) struct Listens {
-    pub(super) listener: Weak<Listener>,
-    pub(super) asked: ListenAddress,
-    pub(super) address: ListenAddress,
-    pub(super) file: Option<Arc<SocketFile>>,
 }
 
 /// A listening socket that another process may have, too.
@@ -60,22 +47,23 @@ impl Worker {
     /// When the process has no descriptors left.
     pub(crate) fn offers(&self) -> io::Result<Vec<Offer>> {
         let mut offers = Vec::new();
-        for Listens { listener, asked, file, .. } in self.listeners.borrow().iter() {
-            if let Some(listener) = listener.upgrade() {
-                let socket = listener.as_fd().try_clone_to_owned()?;
-                offers.push(Offer { asked: asked.clone(), socket, owns_file: file.is_some() });
+        self.listeners.for_each(|open| {
+            if let Some(listener) = open.listener.upgrade() {
+                let socket = listener.as_fd().try_clone_to_owned();
+                let (asked, owns_file) = (open.asked.clone(), open.file.is_some());
+                offers.push(socket.map(|socket| Offer { asked, socket, owns_file }));
             }
-        }
-        Ok(offers)
+        });
+        offers.into_iter().collect()
     }
 
     /// Accepts no more, since another process serves the `kept` addresses, and has the worker drain without a delay.
     pub(crate) fn relieve(&self, kept: Arc<[ListenAddress]>) {
-        for Listens { address, file, .. } in self.listeners.borrow().iter() {
-            if let (true, Some(file)) = (kept.contains(address), file) {
+        self.listeners.for_each(|open| {
+            if let (true, Some(file)) = (kept.contains(&open.address), &open.file) {
                 file.leave();
             }
-        }
+        });
         self.stop.send_if_modified(|stop| match stop {
             Stop::Serving => {
                 *stop = Stop::Relieved { at: Instant::now(), kept };

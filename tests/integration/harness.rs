@@ -77,7 +77,7 @@ impl Running {
 
     pub(crate) fn address(&self) -> SocketAddr {
         match self.gateway.addresses().next() {
-            Some(ListenAddress::Tcp(address)) => *address,
+            Some(ListenAddress::Tcp(address)) => address,
             other => panic!("the first listener is {other:?}"),
         }
     }
@@ -111,21 +111,22 @@ impl Running {
         self.heartbeats.lock().unwrap().recv_timeout(PATIENCE).expect("a heartbeat")
     }
 
-    pub(crate) fn control(&self) -> Control {
-        self.gateway.control()
+    /// Where it listens, in the order of the configuration.
+    pub(crate) fn addresses(&self) -> Vec<ListenAddress> {
+        self.gateway.addresses().collect()
     }
 
     pub(crate) fn operator(&self) -> Operator {
         self.gateway.operator()
     }
 
-    /// The addresses of all TCP listeners.
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        let tcp = |address: &ListenAddress| match address {
-            ListenAddress::Tcp(address) => Some(*address),
-            ListenAddress::Unix(_) => None,
-        };
-        self.gateway.addresses().filter_map(tcp).collect()
+    /// Every verdict so far.
+    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+        self.verdicts.lock().unwrap().try_iter().collect()
+    }
+
+    pub(crate) fn control(&self) -> Control {
+        self.gateway.control()
     }
 
     /// What each worker has to do.
@@ -365,4 +366,12 @@ pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
+}
+
+/// The address of a TCP listener.
+pub(crate) fn tcp(address: &ListenAddress) -> SocketAddr {
+    match address {
+        ListenAddress::Tcp(address) => *address,
+        ListenAddress::Unix(path) => panic!("{}", path.display()),
+    }
 }

@@ -10,6 +10,7 @@ mod metrics;
 mod otel;
 mod program;
 mod refusals;
+mod reload;
 mod resources;
 mod secure;
 mod spread;

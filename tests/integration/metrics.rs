@@ -1,6 +1,6 @@
 //! Figures of running gateways, what `docs/metrics.md` says of them, and what dashboard and alerts ask for.
 use super::{
-    harness::{Backend, Raw, Running, eventually, frame, one_route, request, soon},
+    harness::{Backend, Raw, Running, eventually, frame, one_route, request, soon, tcp},
     secure::Certificates,
 };
 use pulsegate::metrics::text::Format;
@@ -299,7 +299,7 @@ fn handshakes_are_counted_by_what_became_of_them() {
     assert_eq!(answer("/other", "").0, "404");
     assert_eq!(answer("/lost", "").0, "502");
     for tls in [true, false] {
-        let mut secure = certificates.connect(gateway.addresses()[1], "gate.test", &TLS13);
+        let mut secure = certificates.connect(tcp(&gateway.addresses()[1]), "gate.test", &TLS13);
         if tls {
             secure.conn.complete_io(&mut secure.sock).unwrap();
         } else {

@@ -51,6 +51,17 @@ impl Program {
         panic!("it ended without listening")
     }
 
+    /// Its folder, where its file is `gateway.toml`.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Replaces its file as an editor does: by a rename.
+    pub(crate) fn write(&self, toml: &str) {
+        fs::write(self.folder().join("new"), toml).unwrap();
+        fs::rename(self.folder().join("new"), self.folder().join("gateway.toml")).unwrap();
+    }
+
     /// The next line of its log that holds this.
     pub(crate) fn logged(&mut self, part: &str) -> String {
         let mut line = String::new();
@@ -68,11 +79,6 @@ impl Program {
         let out = self.child.stdout.as_mut().unwrap();
         let line = BufReader::new(out).lines().map(Result::unwrap).find(|line| wanted(line));
         line.expect("it ended without saying so")
-    }
-
-    /// Where its files are.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub(crate) fn id(&self) -> u32 {

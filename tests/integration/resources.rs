@@ -8,7 +8,7 @@ use std::{fs, net::SocketAddr, thread, time::Duration};
 const QUIET: &str = "log.sessions = \"off\"\ngateway.workers = 1";
 
 impl Program {
-    fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
     }
 

@@ -37,6 +37,45 @@ impl Certificates {
         Self(folder)
     }
 
+    /// A new key and certificate in the place of a host's old ones.
+    pub(crate) fn replace(&self, host: &str) {
+        self.replace_certificate(host)();
+    }
+
+    /// The same, but the key only when the answer is called.
+    pub(crate) fn replace_certificate(&self, host: &str) -> impl FnOnce() + use<> {
+        let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+        fs::write(self.path(host, "crt"), made.cert.pem()).unwrap();
+        let (path, key) = (self.path(host, "key"), made.signing_key.serialize_pem());
+        move || fs::write(path, key).unwrap()
+    }
+
+    pub(crate) fn remove(&self, host: &str, extension: &str) {
+        fs::remove_file(self.path(host, extension)).unwrap();
+    }
+
+    /// What a client that trusts the certificate of `host` alone begins with; it keeps tickets.
+    pub(crate) fn client(&self, host: &str, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate(host)).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    /// A TLS connection past a client's opening handshake for `path`.
+    pub(crate) fn upgraded_to(
+        &self,
+        gateway: SocketAddr,
+        path: &str,
+        version: &'static SupportedProtocolVersion,
+    ) -> Secure {
+        upgrade(self.connect(gateway, "gate.test", version), path)
+    }
+
     fn path(&self, host: &str, extension: &str) -> String {
         self.0.path().join(format!("{host}.{extension}")).display().to_string()
     }
@@ -62,16 +101,7 @@ impl Certificates {
         host: &str,
         version: &'static SupportedProtocolVersion,
     ) -> Secure {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate(host)).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(host.to_owned()).unwrap();
-        let socket = patient(TcpStream::connect(gateway).unwrap());
-        StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)
+        connect_with(&self.client(host, version), gateway, host)
     }
 
     /// The same, past a WebSocket's opening handshake.
@@ -106,6 +136,35 @@ impl Certificates {
             serve(StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), socket));
         })
     }
+}
+
+/// What a client begins with that trusts the certificates of `gate.test` in all of these.
+pub(crate) fn trusting(certificates: &[Certificates]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for one in certificates {
+        roots.add(one.certificate("gate.test")).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// Takes a connection past a client's opening handshake for `path`.
+pub(crate) fn upgrade(mut stream: Secure, path: &str) -> Secure {
+    stream.write_all(request(path, "").as_bytes()).unwrap();
+    let head = head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    stream
+}
+
+/// A TLS connection to `host`.
+pub(crate) fn connect_with(config: &Arc<ClientConfig>, gateway: SocketAddr, host: &str) -> Secure {
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let socket = patient(TcpStream::connect(gateway).unwrap());
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), socket)
 }
 
 fn head(stream: &mut impl Read) -> String {

@@ -13,7 +13,7 @@ use pulsegate::{
     relay::{PerSide, Side},
     route::{HostHeader, HostPattern, RouteConfig, RouteOptions},
     session::{
-        self, ClientAddress, Facts, Opened, Opening, WorkerContext,
+        self, ClientAddress, Facts, Opened, Opening, Routes, WorkerContext,
         pause::{PauseWatch, TICK},
         registry::Order,
         verdict::Verdict,
@@ -195,7 +195,7 @@ impl Common {
             user_agent: None,
             origin: None,
             local_port: None,
-            accounts: 0,
+            accounts: Cell::default(),
             permit: self.admission.admit(&self.route, None).unwrap(),
             meter: Arc::clone(&self.meter),
         };
@@ -226,13 +226,14 @@ pub(crate) async fn run(plan: &Plan) -> Measured {
     let (hears, judges) = (Rc::clone(&tally), Rc::clone(&tally));
     let context = Rc::new(WorkerContext {
         registry: Rc::default(),
+        routes: Routes::default(),
         pause: Rc::new(PauseWatch::new(Instant::now())),
         heartbeat: Some(Rc::new(move |_, _, event| hears.heard(event))),
         report: Box::new(move |verdict| judges.judge(&verdict)),
-        farewells: pulsegate::pacing::Bounded {
+        farewells: Cell::new(pulsegate::pacing::Bounded {
             pace: pulsegate::pacing::Pace::Spread(std::time::Duration::ZERO),
             most: std::time::Duration::ZERO,
-        },
+        }),
         account: None,
         outboxes: Arc::default(),
         scratch: RefCell::default(),

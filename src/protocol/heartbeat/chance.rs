@@ -18,7 +18,7 @@ impl Heartbeat {
     }
 
     /// A number from 0 to 1 that nobody needs to find unguessable (splitmix64).
-    pub(super) fn random(&mut self) -> f64 {
+    pub fn random(&mut self) -> f64 {
         self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.jitter;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,7 +3,7 @@ use super::*;
 
 mod tcp;
 
-const CONFIG: HeartbeatConfig = HeartbeatConfig {
+pub(super) const CONFIG: HeartbeatConfig = HeartbeatConfig {
     ping_interval: Some(Duration::from_secs(20)),
     ping_timeout: Some(Duration::from_secs(10)),
     jitter: 0.0,
@@ -15,35 +15,35 @@ const STRICT: HeartbeatConfig = HeartbeatConfig { liveness: Liveness::Pong, ..CO
 const IDLE_PATH: PathSample = PathSample { acked: 0, queued: 0, in_flight: false, since_ack: Duration::ZERO };
 
 /// A heartbeat on a virtual clock, whose transport takes a ping at once unless told otherwise.
-struct Rig {
-    config: HeartbeatConfig,
-    heart: Heartbeat,
-    now: Moment,
-    start: Moment,
-    path: Option<PathSample>,
-    answers: Answers,
-    written: u64,
+pub(super) struct Rig {
+    pub(super) config: HeartbeatConfig,
+    pub(super) heart: Heartbeat,
+    pub(super) now: Moment,
+    pub(super) start: Moment,
+    pub(super) path: Option<PathSample>,
+    pub(super) answers: Answers,
+    pub(super) written: u64,
 }
 
 impl Rig {
-    fn new(config: HeartbeatConfig) -> Self {
+    pub(super) fn new(config: HeartbeatConfig) -> Self {
         let start = Moment::START;
         let heart = Heartbeat::new(&config, Seed { secret: 7, jitter: 3 }, start);
         Self { config, heart, now: start, start, path: None, answers: Answers::Proven, written: 0 }
     }
 
     /// Jumps to the next deadline and lets it do what is due.
-    fn tick(&mut self) -> Result<(), Silent> {
+    pub(super) fn tick(&mut self) -> Result<(), Silent> {
         self.now = self.heart.poll_timeout(&self.config).unwrap().max(self.now);
         let path = self.path;
         self.heart.on_timeout(&self.config, self.answers, self.now, || path)
     }
 
-    fn wait(&mut self, seconds: u64) {
+    pub(super) fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
 
-    fn queue(&mut self) -> [u8; PING_PAYLOAD] {
+    pub(super) fn queue(&mut self) -> [u8; PING_PAYLOAD] {
         assert!(self.heart.due(&self.config, self.now));
         self.written += 14;
         let end = self.written;
@@ -57,13 +57,13 @@ impl Rig {
         self.taken();
     }
 
-    fn taken(&mut self) {
+    pub(super) fn taken(&mut self) {
         let path = self.path;
         self.heart.on_taken(&self.config, self.written, self.now, || path);
     }
 
     /// Lets the next ping leave, and gives its payload.
-    fn ping(&mut self) -> [u8; PING_PAYLOAD] {
+    pub(super) fn ping(&mut self) -> [u8; PING_PAYLOAD] {
         while !self.heart.due(&self.config, self.now) {
             self.tick().unwrap();
         }
@@ -72,13 +72,13 @@ impl Rig {
         payload
     }
 
-    fn pong(&mut self, payload: &[u8]) -> bool {
+    pub(super) fn pong(&mut self, payload: &[u8]) -> bool {
         self.heart.on_bytes(&self.config, self.now);
         self.heart.on_pong(&self.config, payload, self.now)
     }
 
     /// Seconds until the next deadline.
-    fn next(&self) -> f64 {
+    pub(super) fn next(&self) -> f64 {
         self.heart.poll_timeout(&self.config).unwrap().saturating_duration_since(self.now).as_secs_f64()
     }
 }

@@ -1,0 +1,152 @@
+//! Routes and pools at run time, built anew for each configuration from what of the former ones still stands.
+use super::StartError;
+use crate::{
+    config::Config,
+    metrics::Meters,
+    route::{Route, RouteConfig, Router},
+    session::RoutesByName,
+    upstream::{Backend, BackendAddress, Upstream, UpstreamConfig, UpstreamTlsError},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+/// Where sessions go.
+pub(super) struct Routing {
+    upstreams: HashMap<String, Arc<Upstream>>,
+    pub(super) routes: Arc<RoutesByName>,
+    pub(super) router: Arc<Router>,
+    /// Backends that no pool has any more, while sessions are left on them: one that comes back is still known.
+    former: Vec<Weak<Backend>>,
+}
+
+impl Routing {
+    /// Whatever is the same in `old` stays: a route's settings, a pool, a backend with all that is known of it.
+    pub(super) fn build(config: &Config, old: Option<&Self>, meters: &Meters) -> Result<Self, StartError> {
+        let mut upstreams = HashMap::new();
+        for upstream in &config.upstreams {
+            upstreams.insert(upstream.name.clone(), pool(upstream, old, meters)?);
+        }
+        let routes: HashMap<String, Arc<RouteConfig>> =
+            config.routes.iter().map(|route| (route.name.clone(), known_route(route, old))).collect();
+        let bound = |route: &RouteConfig| match upstreams.get(&route.upstream) {
+            Some(upstream) => Ok(Route { config: Arc::clone(&routes[&route.name]), upstream: Arc::clone(upstream) }),
+            None => Err(StartError::NoUpstream { route: route.name.clone(), upstream: route.upstream.clone() }),
+        };
+        let router = Router::new(config.routes.iter().map(bound).collect::<Result<_, _>>()?);
+        let former = old.map_or_else(Vec::new, |old| old.former.clone());
+        Ok(Self { routes: Arc::new(routes), router: Arc::new(router), upstreams, former })
+    }
+
+    /// The pools whose authorities were replaced, by name.
+    pub(super) fn trusting_others_than(&self, old: &Self, config: &Config) -> Vec<String> {
+        let rebuilt = |upstream: &&UpstreamConfig| match (
+            old.upstreams.get(&upstream.name),
+            self.upstreams.get(&upstream.name),
+        ) {
+            (Some(old), Some(new)) => old.config() == new.config() && !Arc::ptr_eq(old, new),
+            (None, _) | (_, None) => false,
+        };
+        config.upstreams.iter().filter(rebuilt).map(|upstream| upstream.name.clone()).collect()
+    }
+
+    /// It takes the place of `old`: backends that are gone retire, and those that came back serve again.
+    pub(super) fn take_over(&mut self, old: &Self) {
+        for backend in old.backends() {
+            backend.retire(true);
+            self.former.push(Arc::downgrade(backend));
+        }
+        for backend in self.backends() {
+            backend.retire(false);
+        }
+        self.former
+            .retain(|backend| backend.upgrade().is_some_and(|backend| backend.retired() && backend.sessions() > 0));
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.upstreams.values().flat_map(|upstream| upstream.backends())
+    }
+
+    fn backend(&self, upstream: &str, address: &BackendAddress) -> Option<Arc<Backend>> {
+        let serving = self.upstreams.get(upstream).into_iter().flat_map(|upstream| upstream.backends()).cloned();
+        let former = self.former.iter().filter_map(Weak::upgrade).filter(|backend| backend.upstream == upstream);
+        serving.chain(former).find(|backend| backend.address == *address)
+    }
+}
+
+fn pool(config: &UpstreamConfig, old: Option<&Routing>, meters: &Meters) -> Result<Arc<Upstream>, UpstreamTlsError> {
+    if let Some(known) = old.and_then(|old| old.upstreams.get(&config.name))
+        && known.config() == config
+        && known.authorities_stand()?
+    {
+        return Ok(Arc::clone(known));
+    }
+    Upstream::with(config, meters, |address| old?.backend(&config.name, address))
+}
+
+fn known_route(config: &RouteConfig, old: Option<&Routing>) -> Arc<RouteConfig> {
+    let known = old.and_then(|old| old.routes.get(&config.name)).filter(|known| ***known == *config);
+    known.map_or_else(|| Arc::new(config.clone()), Arc::clone)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{config::parse, upstream::Lease};
+    use std::path::Path;
+
+    fn routing(upstreams: &str, routes: &str, old: Option<&Routing>) -> Routing {
+        let text = format!("listener = [{{ address = \"127.0.0.1:0\" }}]\n{routes}\n{upstreams}");
+        let config = parse("test", &text, Path::new("")).unwrap();
+        let mut new = Routing::build(&config, old, &Meters::new(0)).unwrap();
+        if let Some(old) = old {
+            new.take_over(old);
+        }
+        new
+    }
+
+    const ROUTES: &str =
+        "route = [{ name = \"a\", upstream = \"u\" }, { name = \"b\", path = \"/b\", upstream = \"u\" }]";
+    const TWO: &str = "upstream.u.servers = [\"ws://h:1\", \"ws://h:2\"]";
+
+    #[test]
+    fn what_is_the_same_stays() {
+        let old = routing(TWO, ROUTES, None);
+        let new = routing(TWO, &ROUTES.replace("path = \"/b\"", "path = \"/c\""), Some(&old));
+        assert!(Arc::ptr_eq(&old.routes["a"], &new.routes["a"]));
+        assert!(!Arc::ptr_eq(&old.routes["b"], &new.routes["b"]));
+        assert!(Arc::ptr_eq(&old.upstreams["u"], &new.upstreams["u"]));
+    }
+
+    #[test]
+    fn a_changed_pool_keeps_its_backends_and_what_is_known_of_them() {
+        let old = routing(TWO, ROUTES, None);
+        old.upstreams["u"].backends()[1].prove();
+        let new = routing(
+            "upstream.u = { servers = [\"ws://h:3\", \"ws://h:2\"], balance = \"random\" }",
+            ROUTES,
+            Some(&old),
+        );
+        let (before, after) = (old.upstreams["u"].backends(), new.upstreams["u"].backends());
+        assert!(Arc::ptr_eq(&before[1], &after[1]) && after[1].proven());
+        assert_eq!([before[0].retired(), after[0].retired(), after[1].retired()], [true, false, false]);
+    }
+
+    #[test]
+    fn a_backend_that_comes_back_while_sessions_are_left_on_it_is_the_same() {
+        let old = routing(TWO, ROUTES, None);
+        let first = Arc::clone(&old.upstreams["u"].backends()[0]);
+        let lease = Lease::new(Arc::clone(&first));
+        let one = "upstream.u.servers = [\"ws://h:2\"]";
+        let without = routing(one, ROUTES, Some(&old));
+        assert!(first.retired());
+        let back = routing(TWO, ROUTES, Some(&without));
+        assert!(Arc::ptr_eq(&first, &back.upstreams["u"].backends()[0]) && !first.retired());
+        drop(lease);
+        let again = routing(TWO, ROUTES, Some(&routing(one, ROUTES, Some(&back))));
+        assert!(!Arc::ptr_eq(&first, &again.upstreams["u"].backends()[0]), "nothing of it was left");
+        assert!(again.former.is_empty());
+    }
+}

@@ -1,0 +1,107 @@
+//! What a gateway stands on now, and how it comes to stand on something else.
+use super::{Changes, StartError, changes::concerns_running, max_sessions, routing::Routing, served::Listeners, show};
+use crate::{
+    config::{Config, GatewayConfig, LogConfig},
+    handshake::{Terms, admission::Admission},
+    listener::inherited::Inherited,
+    log::{self, verdict::VerdictLog},
+    metrics::Meters,
+    shutdown::DrainPlan,
+    worker::{Update, Workers},
+};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+/// All that a reload replaces, but for what the workers keep of it.
+pub(super) struct Standing {
+    pub(super) config: Config,
+    pub(super) routing: Routing,
+    pub(super) listeners: Listeners,
+    pub(super) workers: usize,
+    pub(super) reach: Workers,
+    pub(super) admission: Arc<Admission>,
+    pub(super) verdicts: Arc<VerdictLog>,
+    pub(super) meters: Arc<Meters>,
+}
+
+impl Standing {
+    /// Goes over to a new configuration, on all workers. Whatever can fail comes first.
+    ///
+    /// # Errors
+    /// A file cannot be read, or an address not be bound; nothing is changed then.
+    pub(super) async fn change(&mut self, new: Config) -> Result<Changes, StartError> {
+        let mut changes = Changes::between(&self.config, &new);
+        let mut routing = Routing::build(&new, Some(&self.routing), &self.meters)?;
+        let mut prepared = self.listeners.prepare(&mut Inherited::default(), &new.listeners, self.workers)?;
+        changes.certificates = std::mem::take(&mut prepared.renewed);
+        changes.certificates.extend(routing.trusting_others_than(&self.routing, &new));
+        if changes.is_empty() {
+            return Ok(changes);
+        }
+        self.set(&new, &mut changes);
+        routing.take_over(&self.routing);
+        let orders = self.listeners.commit(prepared, self.workers);
+        let update = Arc::new(Update {
+            terms: terms(&new, &routing),
+            routes: Arc::clone(&routing.routes),
+            plan: DrainPlan::of(&new),
+            opened: Mutex::new(orders.opened),
+            secured: orders.secured,
+            closed: orders.closed,
+            configured: self.configured(&new),
+            reviewed: changes.routes.comes_or_goes() || changes.backends.comes_or_goes(),
+        });
+        for updated in self.reach.ask(move |worker| worker.update(update)).await {
+            changes.configured += updated.configured;
+            changes.retired += updated.retired;
+        }
+        // The workers have closed their sockets; now the files of Unix sockets go.
+        drop(orders.former);
+        self.routing = routing;
+        // What needs a restart is told again until there was one.
+        let GatewayConfig { workers, pid_file, upgrade_timeout, .. } = self.config.gateway.clone();
+        let gateway = GatewayConfig { workers, pid_file, upgrade_timeout, ..new.gateway };
+        let access_log = self.config.access_log.clone();
+        let log = LogConfig { format: self.config.log.format, ..new.log };
+        self.config = Config { gateway, log, access_log, ..new };
+        show(&self.config, self.admission.max_sessions(), &self.meters);
+        Ok(changes)
+    }
+
+    /// Sets what the workers share.
+    fn set(&self, new: &Config, changes: &mut Changes) {
+        let (was, is) = (&self.config.gateway, &new.gateway);
+        if (was.max_sessions, was.memory_limit) != (is.max_sessions, is.memory_limit) {
+            self.admission.limit(max_sessions(new), is.memory_limit);
+        }
+        self.verdicts.select(new.log.sessions);
+        if self.config.log.level != new.log.level && !log::set_level(&new.log.level) {
+            // The log is that of a program around us.
+            changes.settings.retain(|key| *key != "log.level");
+            changes.restart.push("log.level");
+        }
+    }
+
+    /// Routes that stay, and whose sessions take over new settings.
+    fn configured(&self, new: &Config) -> HashSet<String> {
+        let old = &self.routing.routes;
+        let concerns = |name: &str, new| old.get(name).is_some_and(|old| concerns_running(old, new));
+        new.routes.iter().filter(|route| concerns(&route.name, route)).map(|route| route.name.clone()).collect()
+    }
+
+    /// Files that the configuration names, and that may be replaced while it stands.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let pairs = self.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let pairs = pairs.flat_map(|tls| &tls.certificates);
+        let authorities = self.config.upstreams.iter().filter_map(|upstream| upstream.ca.clone());
+        pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]).chain(authorities).collect()
+    }
+}
+
+/// What the workers answer requests by.
+pub(super) fn terms(config: &Config, routing: &Routing) -> Arc<Terms> {
+    Terms::new(config.defaults.clone(), config.gateway.trusted_proxies.clone(), Arc::clone(&routing.router))
+}
