@@ -24,11 +24,12 @@
 //! | [`session`], [`transport`] | one task per session: sockets, timer, verdict | HTTP, configuration files |
 //! | [`pem`], [`tasks`] | files and tasks that several of the next need | all of the next |
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
+//! | [`probe`] | asks any WebSocket service what is on its path | sessions, configuration |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
 //! | [`gateway`] | builds every part from a configuration, starts the workers, waits for their end | bytes |
 //! | [`log`], [`descriptors`] | what concerns the whole process: its log, its descriptor limit | frames, HTTP |
-//! | `cli`, in the program only | `run`, `check`, `try`: arguments, answers, exit codes | how any of it is done |
+//! | `cli`, in the program only | `run`, `check`, `try`, `probe`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
 //! [`config::parse`] and [`gateway::Gateway`]; `examples/embed.rs` shows how. What the gateway decides, and why, stands
@@ -41,6 +42,7 @@ pub mod handshake;
 pub mod listener;
 pub mod log;
 pub mod pem;
+pub mod probe;
 pub mod protocol;
 pub mod relay;
 pub mod route;

@@ -51,6 +51,10 @@ const TABLE: &[(&str, &[&str])] = &[
         "listener",
         &["relay", "session", "config", "route", "handshake", "gateway", "worker", "shutdown", "log", "admin"],
     ),
+    (
+        "probe",
+        &["session", "config", "listener", "handshake", "gateway", "worker", "shutdown", "log", "admin", "metrics"],
+    ),
     ("shutdown", &["gateway", "worker", "listener", "handshake", "log"]),
     ("worker", &["gateway"]),
 ];

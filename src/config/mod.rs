@@ -35,6 +35,14 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Reads a time as it is written in `gateway.toml`: `20s`, `1m30s`; zero too.
+///
+/// # Errors
+/// Says what is wrong with the text and what would be right.
+pub fn duration(text: &str) -> Result<Duration, Wrong> {
+    value::parse_duration(text)
+}
+
 /// Everything that `gateway.toml` says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

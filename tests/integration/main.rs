@@ -5,6 +5,7 @@ mod ends;
 mod flow;
 mod harness;
 mod heartbeat;
+mod probe;
 mod program;
 mod refusals;
 mod resources;
