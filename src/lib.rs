@@ -29,7 +29,7 @@
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
 //! | [`gateway`] | builds every part from a configuration, starts the workers, waits for their end | bytes |
 //! | [`log`], [`descriptors`] | what concerns the whole process: its log, its descriptor limit | frames, HTTP |
-//! | `cli`, in the program only | `run`, `check`, `try`, `probe`: arguments, answers, exit codes | how any of it is done |
+//! | `cli`, in the program only | `run`, `check`, `try`, `probe`, `schema`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
 //! [`config::parse`] and [`gateway::Gateway`]; `examples/embed.rs` shows how. What the gateway decides, and why, stands

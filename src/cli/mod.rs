@@ -1,5 +1,6 @@
 //! The command line: what may be asked for, and how it is explained.
 pub(crate) mod check;
+pub(crate) mod generate;
 pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod run;
@@ -77,6 +78,14 @@ pub(crate) enum Command {
     /// ends it early with what is known by then.
     #[command(verbatim_doc_comment)]
     Probe(ProbeArguments),
+    /// Print the JSON Schema of gateway.toml, with which editors complete and check it.
+    ///
+    /// Save it, and name it in the first line of the file: #:schema ./gateway.schema.json
+    #[command(verbatim_doc_comment)]
+    Schema,
+    /// Write man pages and shell completions into a folder, for packages
+    #[command(hide = true)]
+    Generate(GenerateArguments),
 }
 
 #[derive(Args, Debug)]
@@ -115,6 +124,13 @@ pub(crate) struct TryArguments {
     /// Listen here
     #[arg(long, short, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     pub(crate) listen: ListenAddress,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GenerateArguments {
+    /// Where they go; made if it is not there
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Args, Debug)]

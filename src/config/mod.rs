@@ -11,6 +11,7 @@ mod options;
 mod problem;
 mod report;
 mod routes;
+mod schema;
 mod suggest;
 mod syntax;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use detection::{Detection, detection, idle_bytes_per_day};
 pub use load::{load, try_text};
 pub use problem::{ConfigErrors, Problem, Wrong};
 pub use report::{Report, report};
+pub use schema::schema;
 
 use crate::{
     listener::ListenerConfig,
