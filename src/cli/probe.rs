@@ -39,6 +39,9 @@ pub(crate) fn probe_service(arguments: &ProbeArguments) -> Exit {
             Exit::Done
         }
         Err(failure) => {
+            if arguments.json {
+                say(serde_json::json!({"target": arguments.target.to_string(), "error": failure.to_string()}));
+            }
             complain(format_args!("{}: {failure}", arguments.target));
             Exit::Cut
         }

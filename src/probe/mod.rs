@@ -133,11 +133,15 @@ async fn talk(
     ask: &Ask<'_>,
     enough: &mut watch::Receiver<bool>,
 ) -> Findings {
-    let (pings, mut left) = talk.pings(options.count, options.every, options.within).await;
+    let mut left = tokio::select! {
+        ended = talk.ping(options.count, options.every, options.within) => ended.err(),
+        () = stopped(enough) => None,
+    };
+    let pings = talk.pings.clone();
     ask.tell(format_args!("pings: {} of {} answered", pings.round_trips.len(), pings.sent));
     // A search for the idle limit watches anyway, and sees the service's pings longer.
     let watched = if options.idle.is_some() { Duration::ZERO } else { options.watch.saturating_sub(talk.age()) };
-    if left.is_none() && !watched.is_zero() {
+    if left.is_none() && !watched.is_zero() && !*enough.borrow() {
         ask.tell(format_args!("listening for its own pings for {} more (Ctrl-C: enough)", readable(watched)));
         tokio::select! {
             ended = talk.watch(Instant::now() + watched) => left = ended.err(),

@@ -62,11 +62,12 @@ pub(super) struct Talk {
     pub(super) wire: Wire,
     since: Instant,
     pub(super) own: Own,
+    pub(super) pings: Pings,
 }
 
 impl Talk {
     pub(super) fn new(wire: Wire) -> Self {
-        Self { wire, since: Instant::now(), own: Own::default() }
+        Self { wire, since: Instant::now(), own: Own::default(), pings: Pings::default() }
     }
 
     /// Time since the 101.
@@ -115,24 +116,20 @@ impl Talk {
         answered.await.ok().transpose()
     }
 
-    /// Sends `count` pings, one each `every`; the first that is not answered is the last.
-    pub(super) async fn pings(&mut self, count: u32, every: Duration, within: Duration) -> (Pings, Option<Ending>) {
-        let mut pings = Pings::default();
-        for _ in 0..count {
+    /// Sends `count` pings, one each `every`; the first that is not answered is the last. What was learned stands in `pings`, also
+    /// of a future that was dropped.
+    pub(super) async fn ping(&mut self, count: u32, every: Duration, within: Duration) -> Result<(), Ending> {
+        for index in 0..count {
             let next = Instant::now() + every;
-            pings.sent += 1;
-            match self.round_trip(within).await {
-                Ok(Some(round_trip)) => pings.round_trips.push(round_trip),
-                Ok(None) => break,
-                Err(ending) => return (sorted(pings), Some(ending)),
-            }
-            if pings.sent < count
-                && let Err(ending) = self.watch(next).await
-            {
-                return (sorted(pings), Some(ending));
+            self.pings.sent += 1;
+            let Some(round_trip) = self.round_trip(within).await? else { break };
+            let shorter = self.pings.round_trips.partition_point(|other| *other < round_trip);
+            self.pings.round_trips.insert(shorter, round_trip);
+            if index + 1 < count {
+                self.watch(next).await?;
             }
         }
-        (sorted(pings), None)
+        Ok(())
     }
 
     /// Listens until a time.
@@ -178,11 +175,6 @@ impl Talk {
             }
         }
     }
-}
-
-fn sorted(mut pings: Pings) -> Pings {
-    pings.round_trips.sort_unstable();
-    pings
 }
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ fn what_is_no_websocket_is_explained_and_exits_with_1() {
     assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(1), ""));
     let told = text(&refused.stderr);
     assert!(told.contains("answered 404") && told.contains("is the path right"), "{told}");
+    let json = probe(&[&gateway.url("/other"), "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(json["error"].as_str().unwrap().contains("answered 404"), "{json}");
     for (arguments, told) in [
         (vec!["localhost:1"], "write ws://localhost:1"),
         (vec!["ws://localhost:1", "-H", "nothing"], "-H \"Name: value\""),
