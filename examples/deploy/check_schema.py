@@ -28,7 +28,7 @@ def uncommented(text: str) -> str:
 def files() -> dict[str, str]:
     shipped = (ROOT / "gateway.toml").read_text()
     found = {"gateway.toml": shipped, "gateway.toml, uncommented": uncommented(shipped)}
-    for path in [*ROOT.glob("examples/**/*.toml"), *ROOT.glob("benches/**/pulsegate*.toml")]:
+    for path in ROOT.glob("examples/**/*.toml"):
         found[str(path.relative_to(ROOT))] = path.read_text()
     for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/deploy/kubernetes/*.yaml")]:
         for number, block in enumerate(blocks(path)):

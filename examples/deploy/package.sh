@@ -7,10 +7,11 @@
 #   bash examples/deploy/package.sh --binary FILE      packs a program that is built already
 #
 # Needs a Rust toolchain, a C compiler, Python 3.11 and dpkg-deb. SOURCE_DATE_EPOCH sets all times (the last commit's, if not
-# given), so that the same sources make the same package.
+# given), so that the same sources make the same package; DEBEMAIL names who answers for it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=target/package vendor=target/vendor binary=
+maintainer=${DEBEMAIL:-Pulsegate <pulsegate@example.com>}
 
 say() { printf -- '-- %s\n' "$*"; }
 
@@ -26,7 +27,7 @@ while [ $# -gt 0 ]; do
     --vendor) vendor && exit ;;
     --binary) binary=$2 && shift ;;
     --out) out=$2 && shift ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -69,7 +70,15 @@ for file in README.md SECURITY.md docs/*.md "$out"/pulsegate-*.cdx.json; do
     put "$file" "usr/share/doc/pulsegate/$(basename "$file")"
 done
 put CHANGELOG.md usr/share/doc/pulsegate/changelog
-gzip -9n "$root/usr/share/doc/pulsegate/changelog"
+cat >"$out/changelog.Debian" <<CHANGELOG
+pulsegate ($version-1) unstable; urgency=medium
+
+  * See changelog.gz.
+
+ -- $maintainer  $(date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
+CHANGELOG
+put "$out/changelog.Debian" usr/share/doc/pulsegate/changelog.Debian
+gzip -9n "$root"/usr/share/doc/pulsegate/changelog*
 {
     printf 'Pulsegate %s is licensed under either of MIT or Apache-2.0, at your option.\n' "$version"
     printf 'The libraries in it and their licences are listed in pulsegate-%s.cdx.json beside this file.\n\n' "$version"
@@ -94,7 +103,7 @@ cat >"$root/DEBIAN/control" <<CONTROL
 Package: pulsegate
 Version: $version-1
 Architecture: $architecture
-Maintainer: Pulsegate <pulsegate@localhost>
+Maintainer: $maintainer
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
 Depends: libc6 (>= $libc), libgcc-s1, passwd
 Recommends: ca-certificates
