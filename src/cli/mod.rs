@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// long the path cuts them, and recommends a ping_interval. Progress goes to standard error. Ctrl-C
     /// ends it early with what is known by then.
     #[command(verbatim_doc_comment)]
-    Probe(ProbeArguments),
+    Probe(Box<ProbeArguments>),
     /// Print the JSON Schema of gateway.toml, with which editors complete and check it.
     ///
     /// Save it, and name it in the first line of the file: #:schema ./gateway.schema.json

@@ -37,6 +37,7 @@ pub(super) fn advice(idle: &IdleFindings, pings: &Pings) -> Advice {
         IdleLimit::Between { lived, dead, .. } => Some(if lived.is_zero() { *dead / 2 } else { *lived }),
         IdleLimit::Beyond { .. } | IdleLimit::Unknown => None,
     };
+    let limit = limit.map(snapped);
     let mut because = Vec::new();
     let helpless = limit.zip(idle.companion.as_ref()).filter(|(limit, companion)| useless(*limit, companion));
     if let Some((limit, companion)) = helpless {
@@ -83,6 +84,12 @@ pub(super) fn advice(idle: &IdleFindings, pings: &Pings) -> Advice {
         );
     }
     Advice { longest, interval, limit, because }
+}
+
+/// What was measured, or the whole second that was surely meant: limits are set in seconds.
+fn snapped(limit: Duration) -> Duration {
+    let (seconds, whole) = (limit.as_secs_f64(), limit.as_secs_f64().round());
+    if whole >= 1.0 && (seconds - whole).abs() <= seconds / 50.0 { Duration::from_secs_f64(whole) } else { limit }
 }
 
 /// Whether the pinged connection ended as the silent ones did.
@@ -168,6 +175,9 @@ mod tests {
         let narrow = IdleLimit::Between { lived: s(28), dead: s(29), how: "no pong".into() };
         let narrow = advice(&found(narrow, None), &answered);
         assert_eq!((narrow.longest, narrow.interval, narrow.limit), (Some(s(12)), Some(s(12)), Some(s(28))));
+        let measured = IdleLimit::Cut { after: Duration::from_millis(43_990), how: "FIN".into() };
+        let measured = advice(&found(measured, None), &answered);
+        assert_eq!((measured.longest, measured.limit), (Some(s(20)), Some(s(44))));
         let none = advice(&found(IdleLimit::Beyond { lived: s(600) }, None), &answered);
         assert_eq!((none.longest, none.interval), (None, Some(s(20))));
     }

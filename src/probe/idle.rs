@@ -73,7 +73,8 @@ pub(super) async fn search(
 ) -> IdleFindings {
     let resolution = (limit / 100).min(Duration::from_secs(1));
     let mut plan = Plan::new(limit, resolution);
-    let (done, companion) = accompany(dialer, (limit / 120).min(Duration::from_secs(5)), ask.within);
+    let began = Instant::now();
+    let (done, mut companion) = accompany(dialer, (limit / 120).min(Duration::from_secs(5)), ask.within);
     let mut found = IdleFindings {
         limit: IdleLimit::Unknown,
         agreeing: 0,
@@ -111,8 +112,22 @@ pub(super) async fn search(
     found.limit = plan.limit();
     found.agreeing = plan.agreeing();
     found.accidents = plan.accidents;
+    // To have lived through a limit it must be clearly older.
+    let older = match &found.limit {
+        IdleLimit::Cut { after: limit, .. } | IdleLimit::Between { dead: limit, .. } => *limit + *limit / 4,
+        IdleLimit::Beyond { .. } | IdleLimit::Unknown => Duration::ZERO,
+    };
+    let mut ended = None;
+    tokio::select! {
+        early = companion.join_next() => ended = early,
+        () = sleep_until(began + older) => {}
+        () = stopped(enough) => {}
+    }
     done.send_replace(true);
-    found.companion = companion.join_all().await.into_iter().next().flatten();
+    if ended.is_none() {
+        ended = companion.join_next().await;
+    }
+    found.companion = ended.and_then(Result::ok).flatten();
     found
 }
 

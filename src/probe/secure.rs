@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio_rustls::TlsConnector;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// Whom a probe trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,10 +115,7 @@ fn names(leaf: &X509Certificate<'_>) -> String {
     let names: Vec<String> = listed
         .iter()
         .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            x509_parser::prelude::GeneralName::DNSName(name) => Some((*name).to_owned()),
-            _ => None,
-        })
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some((*name).to_owned()) } else { None })
         .collect();
     if names.is_empty() { leaf.subject().to_string() } else { names.join(", ") }
 }

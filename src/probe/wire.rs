@@ -158,10 +158,13 @@ fn closed(payload: &[u8]) -> Ending {
 }
 
 fn ending(error: &io::Error) -> Ending {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ending::Reset,
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        Ending::Reset
+    } else if kind == io::ErrorKind::UnexpectedEof {
         // TLS that ends without close_notify.
-        io::ErrorKind::UnexpectedEof => Ending::End,
-        _ => Ending::Broken(format!("the connection broke: {error}")),
+        Ending::End
+    } else {
+        Ending::Broken(format!("the connection broke: {error}"))
     }
 }
