@@ -12,7 +12,7 @@ const SIZE: &str = r"^[0-9]+(B|KiB|MiB|GiB)$";
 #[must_use]
 pub fn schema() -> Value {
     let told = Told::read(SHIPPED);
-    let mut schema = table(&keys::ROOT, &told);
+    let mut schema = table(&keys::ROOT, "", &told);
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
         schema.insert("title".into(), "gateway.toml of Pulsegate".into());
@@ -21,15 +21,17 @@ pub fn schema() -> Value {
     schema
 }
 
-/// A table with exactly the keys of its place.
-fn table(place: &Place, told: &Told) -> Value {
-    let keys: Map<String, Value> = place.keys.iter().map(|key| ((*key).to_owned(), key_of(place, key, told))).collect();
+/// A table with exactly the keys of its place; `path` is where it stands, such as `defaults.heartbeat`.
+fn table(place: &Place, path: &str, told: &Told) -> Value {
+    let of = |key: &&str| ((*key).to_owned(), key_of(place, path, key, told));
+    let keys: Map<String, Value> = place.keys.iter().map(of).collect();
     json!({"type": "object", "properties": keys, "additionalProperties": false})
 }
 
-fn key_of(place: &Place, key: &str, told: &Told) -> Value {
-    let mut value = nested(place, key, told).unwrap_or_else(|| single(place, key, told));
-    if let (Some(value), Some(about)) = (value.as_object_mut(), told.about(place, key)) {
+fn key_of(place: &Place, path: &str, key: &str, told: &Told) -> Value {
+    let path = joined(path, key);
+    let mut value = nested(place, &path, key, told).unwrap_or_else(|| single(place, &path, key, told));
+    if let (Some(value), Some(about)) = (value.as_object_mut(), told.about(&path)) {
         if !about.text.is_empty() {
             value.insert("description".into(), about.text.clone().into());
         }
@@ -40,19 +42,20 @@ fn key_of(place: &Place, key: &str, told: &Told) -> Value {
     value
 }
 
+fn joined(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
 /// What stands below a key that holds tables.
-fn nested(place: &Place, key: &str, told: &Told) -> Option<Value> {
-    let of = |place: &Place| table(place, told);
-    let each = |place: &Place| json!({"type": "array", "items": of(place), "minItems": 1});
-    match (place.title, key) {
-        ("the top level", "listener") => Some(each(&keys::LISTENER)),
-        ("the top level", "route") => Some(each(&keys::ROUTE)),
-        ("the top level", "upstream") => {
-            Some(json!({"type": "object", "additionalProperties": of(&keys::UPSTREAM), "minProperties": 1}))
+fn nested(place: &Place, path: &str, key: &str, told: &Told) -> Option<Value> {
+    let inner = table(below(place.title, key)?, path, told);
+    Some(match (place.title, key) {
+        ("the top level", "listener" | "route") | ("tls of a [[listener]]", "certificates") => {
+            json!({"type": "array", "items": inner, "minItems": 1})
         }
-        ("tls of a [[listener]]", "certificates") => Some(each(&keys::CERTIFICATE)),
-        (title, key) => below(title, key).map(of),
-    }
+        ("the top level", "upstream") => json!({"type": "object", "additionalProperties": inner, "minProperties": 1}),
+        (_, _) => inner,
+    })
 }
 
 /// The place of a table inside a table; `None` for a key that holds a value.
@@ -107,7 +110,7 @@ fn code() -> Value {
 }
 
 /// What a key may hold. One that is not named here is judged by its default in the shipped file.
-fn single(place: &Place, key: &str, told: &Told) -> Value {
+fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
     match (place.title, key) {
         ("[gateway]", "workers") => count(0),
         ("[gateway]", "max_sessions") => or("auto", &count(1)),
@@ -131,7 +134,7 @@ fn single(place: &Place, key: &str, told: &Told) -> Value {
         (_, "host_header") => words(&["client", "upstream"]),
         (_, "balance") => words(&["least_sessions", "round_robin", "random"]),
         (_, "trusted_proxies" | "origins" | "servers") => texts(),
-        (_, _) => like(told.about(place, key).and_then(|about| about.default.as_ref())),
+        (_, _) => like(told.about(path).and_then(|about| about.default.as_ref())),
     }
 }
 
@@ -156,9 +159,9 @@ fn like(default: Option<&Value>) -> Value {
     }
 }
 
-/// What the shipped file tells, by place and key.
+/// What the shipped file tells, by the path of a key, such as `defaults.heartbeat.client.kind`.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<(&'static str, String), About>);
+struct Told(BTreeMap<String, About>);
 
 #[derive(Clone, Debug, Default)]
 struct About {
@@ -170,52 +173,32 @@ impl Told {
     /// Comments describe the keys right below them.
     fn read(shipped: &str) -> Self {
         let mut told = Self::default();
-        let (mut place, mut comment, mut open): (&'static Place, String, bool) = (&keys::ROOT, String::new(), true);
+        // A comment grows until a key stands below it; the next line of words then begins a new one.
+        let (mut table, mut comment, mut used) = (String::new(), String::new(), false);
         for line in shipped.lines() {
             if let Some(header) = line.strip_prefix('[') {
-                let name = header.trim_start_matches('[').split([']', '.']).next().unwrap_or_default();
-                told.enter(&keys::ROOT, name, &comment, None);
-                place = below(keys::ROOT.title, name).unwrap_or(&keys::ROOT);
-                (comment, open) = (String::new(), true);
-                continue;
-            }
-            let bare = line.strip_prefix('#').unwrap_or(line).trim_start();
-            let key = bare.split(" = ").next().unwrap_or_default();
-            let assigns = bare.contains(" = ")
-                && key.bytes().all(|byte| byte.is_ascii_lowercase() || b"._0123456789".contains(&byte));
-            if assigns {
+                header.trim_start_matches('[').split([']', '.']).next().unwrap_or_default().clone_into(&mut table);
+                told.enter(table.clone(), &comment, None);
+                (comment, used) = (String::new(), false);
+            } else if let Some(key) = assigned(line) {
                 // An example (with spaces before it) is no default.
-                let default =
+                let own =
                     line.strip_prefix('#').filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()));
-                told.assigned(place, key, &comment, default.and_then(value));
-                open = false;
+                told.enter(joined(&table, key), &comment, own.and_then(value));
+                used = true;
             } else if line.is_empty() {
-                (comment, open) = (String::new(), true);
+                (comment, used) = (String::new(), false);
             } else if let Some(words) = line.strip_prefix("# ") {
-                if !open {
-                    (comment, open) = (String::new(), true);
-                }
-                comment = format!("{comment} {}", words.trim()).trim().to_owned();
+                let begun = if used { "" } else { comment.as_str() };
+                comment = format!("{begun} {}", words.trim()).trim().to_owned();
+                used = false;
             }
         }
         told
     }
 
-    /// A key as it is written, dots included.
-    fn assigned(&mut self, place: &'static Place, key: &str, comment: &str, default: Option<Value>) {
-        let (mut place, mut segments) = (place, key.split('.').peekable());
-        while let Some(segment) = segments.next() {
-            if segments.peek().is_none() {
-                self.enter(place, segment, comment, default);
-                return;
-            }
-            let Some(inner) = below(place.title, segment) else { return };
-            place = inner;
-        }
-    }
-
-    fn enter(&mut self, place: &'static Place, key: &str, comment: &str, default: Option<Value>) {
-        let about = self.0.entry((place.title, key.to_owned())).or_default();
+    fn enter(&mut self, path: String, comment: &str, default: Option<Value>) {
+        let about = self.0.entry(path).or_default();
         if about.text.is_empty() {
             comment.clone_into(&mut about.text);
         }
@@ -223,12 +206,16 @@ impl Told {
     }
 
     /// A route's keys that are not told of on their own are those of `[defaults]`.
-    fn about(&self, place: &Place, key: &str) -> Option<&About> {
-        let own = self.0.get(&(place.title, key.to_owned()));
-        own.or_else(|| {
-            (place.title == keys::ROUTE.title).then(|| self.0.get(&(keys::DEFAULTS.title, key.to_owned())))?
-        })
+    fn about(&self, path: &str) -> Option<&About> {
+        let general = || path.strip_prefix("route.").map(|rest| format!("defaults.{rest}"));
+        self.0.get(path).or_else(|| self.0.get(&general()?))
     }
+}
+
+/// The key that a line gives a value, commented out or not.
+fn assigned(line: &str) -> Option<&str> {
+    let (key, _) = line.strip_prefix('#').unwrap_or(line).trim_start().split_once(" = ")?;
+    key.bytes().all(|byte| byte.is_ascii_lowercase() || b"._0123456789".contains(&byte)).then_some(key)
 }
 
 /// The value of a line `key = value`.
@@ -284,6 +271,9 @@ mod tests {
         let interval = at("/properties/defaults/properties/heartbeat/properties/client/properties/ping_interval");
         assert_eq!(interval["default"], "20s");
         assert!(interval["description"].as_str().unwrap().starts_with("The heartbeat on the client leg."));
+        let legs = "/properties/defaults/properties/heartbeat/properties";
+        assert_eq!(at(&format!("{legs}/upstream/properties/ping_timeout"))["default"], "60s");
+        assert_eq!(at("/properties/defaults/properties/limits/properties/upstream/properties/frame")["default"], "off");
         assert_eq!(at("/properties/gateway/properties/drain/properties/timeout")["default"], "25s");
         let route = at("/properties/route/items/properties");
         assert_eq!(route["strip_prefix"]["type"], "boolean");
