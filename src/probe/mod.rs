@@ -1,7 +1,7 @@
 //! `pulsegate probe`: what is on the path to a WebSocket service, what keeps it alive, and what cuts it.
 //!
 //! A probe needs no gateway and no configuration: it is a client that opens a WebSocket, asks a few questions, and
-//! leaves with a close frame. [`idle`] leaves several connections in silence, each for a different time.
+//! leaves with a close frame. A search for the idle limit leaves several connections in silence, each for a different time.
 mod advice;
 mod idle;
 mod open;
