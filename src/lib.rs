@@ -25,12 +25,13 @@
 //! | [`metrics`] | what workers count, and the text of it | IO but of `/proc`, HTTP, configuration files |
 //! | [`pem`], [`tasks`], [`pacing`] | files, tasks and turns that several of the next need | all of the next |
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
+//! | [`probe`] | asks any WebSocket service what is on its path | sessions, configuration |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
 //! | [`gateway`] | builds every part from a configuration, starts the workers, reloads, waits for their end | bytes |
 //! | [`upgrade`] | hands the listening sockets to a new process, and takes them over from an old one | bytes |
 //! | [`log`], [`descriptors`], [`supervisor`], [`pid_file`], [`otel`] | what concerns the whole process: its logs, its descriptor limit, systemd, its id, traces of handshakes | frames, HTTP |
-//! | `cli`, in the program only | `run`, `check`, `try`: arguments, answers, exit codes | how any of it is done |
+//! | `cli`, in the program only | `run`, `check`, `try`, `upgrade`, `probe`, `schema`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
 //! [`config::parse`] and [`gateway::Gateway`]; `examples/embed.rs` shows how. What the gateway decides, and why, stands
@@ -47,6 +48,7 @@ pub mod otel;
 pub mod pacing;
 pub mod pem;
 pub mod pid_file;
+pub mod probe;
 pub mod protocol;
 pub mod relay;
 pub mod route;

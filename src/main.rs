@@ -14,6 +14,9 @@ fn main() -> ExitCode {
         Some(Command::Check(check)) => cli::check::check(&check),
         Some(Command::Try(trial)) => cli::trial::trial(&trial),
         Some(Command::Upgrade(upgrade)) => cli::upgrade::upgrade(&upgrade),
+        Some(Command::Probe(arguments)) => cli::probe::probe_service(&arguments),
+        Some(Command::Schema) => cli::generate::schema(),
+        Some(Command::Generate(arguments)) => cli::generate::generate(&arguments),
     };
     exit.into()
 }

@@ -100,6 +100,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "supervisor",
         ],
     ),
+    ("probe", &["session", "config", "listener", "handshake", "gateway", "worker", "shutdown", "log", "admin"]),
     ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "upgrade", "supervisor"]),
     ("worker", &["gateway", "upgrade", "supervisor"]),
     ("supervisor", &["gateway", "worker", "upgrade", "config", "session", "handshake"]),

@@ -2,7 +2,7 @@
 //!
 //! Modules are compiled from their sources rather than linked, for two reasons: the crate's TLS library cannot be built
 //! with a sanitizer without further tools, and the parsers of handshakes are private to their module.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../src/config/mod.rs"]
 pub mod config;

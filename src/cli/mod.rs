@@ -1,23 +1,29 @@
 //! The command line: what may be asked for, and how it is explained.
 pub(crate) mod check;
+pub(crate) mod generate;
 pub(crate) mod output;
+pub(crate) mod probe;
 pub(crate) mod run;
 pub(crate) mod trial;
 pub(crate) mod upgrade;
 
 use clap::{Args, Parser, Subcommand};
+use http::{HeaderName, HeaderValue};
 use pulsegate::{
     config::{self, Config},
     listener::{ListenAddress, ListenerConfig},
+    probe::Target,
 };
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 const AFTER_HELP: &str = "\
 First steps:
   pulsegate try ws://127.0.0.1:8000   put it in front of your backend now, without a file, and watch the pings
+  pulsegate probe wss://example.com   ask any WebSocket service how it answers pings, and when silence cuts it (--idle)
   pulsegate check                     see what gateway.toml will serve, and what is wrong with it
   pulsegate                           serve it
 
@@ -29,14 +35,15 @@ Signals:
 
 Exit codes:
   0    everything that was asked for was done; after a drain: every session had its close frame
-  1    a drain had to cut sessions; `check --connect`: a backend did not answer; `upgrade`: the old process serves on
+  1    a drain had to cut sessions; `check --connect`: a backend did not answer; `upgrade`: the old process serves on;
+       `probe`: no WebSocket opened
   2    the command line is wrong
   69   an address cannot be listened on, for example because it is in use; `upgrade`: there is no process to ask
   70   a worker failed: a bug
   71   the system refused something else: a thread, a signal handler
   78   the configuration is wrong; nothing was bound
 
-Logs go to standard error; answers of `check`, `try` and `upgrade` to standard output.";
+Logs go to standard error; answers of `check`, `try`, `upgrade` and `probe` to standard output.";
 
 /// A WebSocket gateway that keeps idle connections alive and finds dead ones.
 ///
@@ -74,6 +81,22 @@ pub(crate) enum Command {
     /// process serves, the old one drains; if the new one fails, the old one serves on, and this says why.
     #[command(verbatim_doc_comment)]
     Upgrade(UpgradeArguments),
+    /// Ask any WebSocket service what is on the path to it: times, TLS, pings, and when silence cuts it.
+    ///
+    /// Opens a WebSocket, sends a few pings, listens for the service's own, and leaves with a close frame.
+    /// With --idle it leaves several connections in silence, each for a different time, finds out after how
+    /// long the path cuts them, and recommends a ping_interval. Progress goes to standard error. Ctrl-C
+    /// ends it early with what is known by then.
+    #[command(verbatim_doc_comment)]
+    Probe(Box<ProbeArguments>),
+    /// Print the JSON Schema of gateway.toml, with which editors complete and check it.
+    ///
+    /// Save it, and name it in the first line of the file: #:schema ./gateway.schema.json
+    #[command(verbatim_doc_comment)]
+    Schema,
+    /// Write man pages and shell completions into a folder, for packages
+    #[command(hide = true)]
+    Generate(GenerateArguments),
 }
 
 #[derive(Args, Debug)]
@@ -121,6 +144,53 @@ pub(crate) struct UpgradeArguments {
     /// The running process; without it, the one that gateway.pid_file of the configuration names
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GenerateArguments {
+    /// Where they go; made if it is not there
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProbeArguments {
+    /// The service: ws://HOST/PATH, wss://HOST/PATH, or unix:SOCKET[:/PATH]
+    #[arg(value_name = "URL")]
+    pub(crate) target: Target,
+    /// A header of the request, such as "Authorization: Bearer …"; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = probe::header)]
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// A subprotocol to offer; may be given several times
+    #[arg(long = "subprotocol", short, value_name = "NAME")]
+    pub(crate) subprotocols: Vec<HeaderValue>,
+    /// The Origin that a page would have: https://example.com
+    #[arg(long, value_name = "URL")]
+    pub(crate) origin: Option<HeaderValue>,
+    /// PEM file of the authorities that the certificate must chain to; the platform's, if not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Go on with a certificate that does not hold, and say why it does not
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// How many pings to send
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
+    pub(crate) count: u32,
+    /// How long to listen for the service's own pings, from the handshake on
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = probe::time)]
+    pub(crate) watch: Duration,
+    /// What each step may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = probe::time)]
+    pub(crate) timeout: Duration,
+    /// Find out after how long a silence the path cuts a connection; takes up to twice the limit
+    #[arg(long)]
+    pub(crate) idle: bool,
+    /// The longest silence that --idle tries
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = probe::time, requires = "idle")]
+    pub(crate) limit: Duration,
+    /// Print the summary as JSON, on one line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How the process ends; `--help` explains each.

@@ -11,6 +11,7 @@ mod options;
 mod problem;
 mod report;
 mod routes;
+mod schema;
 mod suggest;
 mod syntax;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use detection::{Detection, detection, idle_bytes_per_day};
 pub use load::{load, try_text};
 pub use problem::{ConfigErrors, Problem, Wrong};
 pub use report::{Report, report};
+pub use schema::schema;
 
 use crate::{
     listener::ListenerConfig,
@@ -35,6 +37,14 @@ use crate::{
     upstream::UpstreamConfig,
 };
 use std::{path::PathBuf, time::Duration};
+
+/// Reads a time as it is written in `gateway.toml`: `20s`, `1m30s`; zero too.
+///
+/// # Errors
+/// Says what is wrong with the text and what would be right.
+pub fn duration(text: &str) -> Result<Duration, Wrong> {
+    value::parse_duration(text)
+}
 
 /// Everything that `gateway.toml` says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]

@@ -134,7 +134,7 @@ fn without_unit(number: &str) -> Wrong {
     Wrong::new(format!("{number} has no unit"), format!("write \"{number}s\" if seconds are meant"))
 }
 
-fn parse_duration(text: &str) -> Result<Duration, Wrong> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, Wrong> {
     const FORM: &str = "write a duration such as \"20s\", \"1m30s\" or \"500ms\"";
     if text == "off" {
         return Err(Wrong::new("this cannot be switched off", FORM));

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 /// Why a backend could not be dialled, and at which step.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     #[error("`{host}` does not resolve: {source}")]
     Resolve { host: String, source: io::Error },
     #[error("connecting to {address} failed: {source}{}", advice(source))]
@@ -113,7 +113,7 @@ pub(super) async fn dial(
 }
 
 /// Tries the addresses in turn; each gets its share of the time that is left.
-async fn connect_any(
+pub(crate) async fn connect_any(
     addresses: &[SocketAddr],
     deadline: Instant,
     within: Duration,
@@ -146,13 +146,13 @@ pub(super) fn backstop(heartbeat: &HeartbeatConfig) -> Option<Backstop> {
     (!judged).then_some(Backstop::Backends)
 }
 
-async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
+pub(crate) async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
     UnixStream::connect(path)
         .await
         .map_err(|source| DialError::Connect { address: format!("unix:{}", path.display()), source })
 }
 
-async fn secured(
+pub(crate) async fn secured(
     connector: &TlsConnector,
     host: &str,
     socket: Socket,

@@ -38,7 +38,7 @@ const NAMES: &[&str] = NAMES_AND_HOST.split_at(1).1;
 
 /// Why a handshake came to no answer that could pass.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The connection ended, or what came was no HTTP.
     #[error("{}", told(source))]
     Http { source: hyper::Error },
@@ -50,13 +50,13 @@ pub(super) enum HandshakeError {
 }
 
 /// What a backend answered.
-pub(super) enum Shaken {
+pub(crate) enum Shaken {
     Accepted { stream: Stream, early: Vec<u8>, head: http::response::Parts },
     Refused(Response<Incoming>),
 }
 
 /// A request as it goes to one backend.
-pub(super) struct Asking {
+pub(crate) struct Asking {
     request: Request<Empty<Bytes>>,
     names: &'static [&'static str],
     key: String,
@@ -68,7 +68,7 @@ pub(super) struct Asking {
 ///
 /// # Errors
 /// The base path and the request's path make no valid path together.
-pub(super) fn request(backend: &Backend, mut head: Parts, host: HostHeader) -> Result<Asking, HandshakeError> {
+pub(crate) fn request(backend: &Backend, mut head: Parts, host: HostHeader) -> Result<Asking, HandshakeError> {
     let key = generate_key();
     let headers = &mut head.headers;
     let (host, names) = match (host, headers.get(HOST)) {
@@ -112,7 +112,7 @@ fn path(base: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
 }
 
 /// Asks over a fresh stream. Dropping the future closes the stream.
-pub(super) async fn shake(stream: Stream, asking: Asking, header: usize) -> Result<Shaken, HandshakeError> {
+pub(crate) async fn shake(stream: Stream, asking: Asking, header: usize) -> Result<Shaken, HandshakeError> {
     let Asking { request, names, key, offered } = asking;
     let (io, speller) = Spelled::new(stream, names);
     speller.arm();

@@ -14,8 +14,11 @@ mod verify;
 mod wiring;
 
 pub use backend::{Backend, Lease};
+pub(crate) use connect::{DialError, connect_any, connect_unix, secured};
+pub(crate) use handshake::{Asking, HandshakeError, Shaken, request, shake};
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
 pub use probe::{Probe, probe};
+pub(crate) use resolve::Resolver;
 use std::{path::PathBuf, time::Duration};
 pub use tls::UpstreamTlsError;
 

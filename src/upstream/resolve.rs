@@ -16,7 +16,7 @@ const FAILURE_KEPT: Duration = Duration::from_secs(1);
 /// One pool's names; bounded by its configuration. One question per name is under way at a time: each occupies a
 /// thread until the system's resolver gives up.
 #[derive(Debug, Default)]
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     names: Mutex<HashMap<String, Arc<Name>>>,
 }
 
@@ -28,7 +28,7 @@ impl Resolver {
     ///
     /// # Errors
     /// The name does not resolve, or to no address.
-    pub(super) async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         if let Ok(ip) = bare(host).parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }

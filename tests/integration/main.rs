@@ -1,6 +1,7 @@
 //! Whole gateways on real sockets: few, and about wiring.
 #![allow(clippy::unwrap_used)]
 mod access_log;
+mod documents;
 mod drain;
 mod ends;
 mod flow;
@@ -8,6 +9,7 @@ mod harness;
 mod heartbeat;
 mod metrics;
 mod otel;
+mod probe;
 mod program;
 mod refusals;
 mod reload;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the interop and conformance runs need: foreign clients and backends, each pinned, under
+# Installs what the interop and conformance runs need: foreign clients and backends and a validator of schemas, each pinned, under
 # target/interop, and Debian packages where they are missing. Safe to run again: what is there is kept.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -20,7 +20,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
-wanted="websockets==17.4 uvicorn==0.54.0 fastapi==0.165.0 kosoku==0.1.0"
+wanted="websockets==17.4 uvicorn==0.54.0 fastapi==0.165.0 kosoku==0.1.0 jsonschema==4.26.0"
 if [ "$(cat "$place/python.txt" 2>/dev/null)" != "$wanted" ]; then
     [ -x "$place/venv/bin/python" ] || python3 -m venv "$place/venv"
     # shellcheck disable=SC2086
