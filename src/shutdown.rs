@@ -149,7 +149,7 @@ async fn end_all(parts: &Draining<'_>, plan: &DrainPlan, told: &mut usize) {
     let mut newest = keys.last().copied();
     for (due, key) in schedule(u32::try_from(keys.len()).unwrap_or(u32::MAX), plan.spread, parts.share).zip(keys) {
         sleep_until(start + due).await;
-        parts.registry.order(key, order);
+        parts.registry.order(key, order.clone());
         *told += 1;
     }
     let mut quiet_since = None;
@@ -157,7 +157,7 @@ async fn end_all(parts: &Draining<'_>, plan: &DrainPlan, told: &mut usize) {
         // Handshakes accepted earlier become sessions now: they are told at once.
         let known = newest;
         for key in parts.registry.keys().into_iter().filter(|key| known.is_none_or(|known| *key > known)) {
-            parts.registry.order(key, order);
+            parts.registry.order(key, order.clone());
             newest = Some(key);
             *told += 1;
         }

@@ -39,8 +39,9 @@ pub(super) struct Session {
     counted: u64,
     pub(super) reported: bool,
     panicked: bool,
-    membership: Membership,
-    pub(super) facts: Box<Facts>,
+    pub(super) membership: Membership,
+    /// The registry knows them too.
+    pub(super) facts: Rc<Facts>,
     pub(super) context: Rc<WorkerContext>,
 }
 
@@ -83,6 +84,7 @@ impl Session {
         let now = Instant::now();
         let Opening { downstream, upstream, deflate, facts } = opening;
         let seed = || Seed { secret: rand::random(), jitter: rand::random() };
+        let facts = Rc::new(facts);
         let seeds = PerSide { downstream: seed(), upstream: seed() };
         let relay = Relay::new(facts.route.options.relay.clone(), deflate, seeds, now);
         Self {
@@ -93,8 +95,8 @@ impl Session {
             counted: 0,
             reported: false,
             panicked: false,
-            membership: context.registry.enter(),
-            facts: Box::new(facts),
+            membership: context.registry.enter_session(Rc::clone(&facts), now),
+            facts,
             relay,
             context,
         }
@@ -109,7 +111,9 @@ impl Session {
     pub(super) fn poll(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         // 1. Orders, since they may end everything else.
-        self.membership.listen(cx.waker());
+        if self.membership.listen(cx.waker()) {
+            self.tell_figures(now);
+        }
         if let Some(order) = self.membership.take_order() {
             self.obey(order, now);
         }
@@ -168,6 +172,7 @@ impl Session {
     fn obey(&mut self, order: Order, now: Instant) {
         match order {
             Order::End { reason, code } => self.relay.end(reason, code, now),
+            Order::Terminate(parting) => self.relay.terminate(parting.code, parting.words.as_deref(), now),
             Order::Cut => self.relay.cut(EndReason::Draining, now),
         }
     }

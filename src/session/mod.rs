@@ -1,5 +1,6 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
 
+pub mod census;
 mod drive;
 mod flow;
 pub mod pause;

@@ -77,9 +77,9 @@ impl Stage {
                 });
                 tokio::select! {
                     order = order => {
-                        told.borrow_mut().push((start.elapsed(), order));
+                        told.borrow_mut().push((start.elapsed(), order.clone()));
                         match order {
-                            Order::End { .. } => end = Some(Instant::now() + closing),
+                            Order::End { .. } | Order::Terminate(_) => end = Some(Instant::now() + closing),
                             Order::Cut => return,
                         }
                     }
