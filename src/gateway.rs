@@ -1,7 +1,9 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
+mod endings;
 mod operator;
 
-pub use operator::Operator;
+pub use endings::{EndingId, EndingState, Progress};
+pub use operator::{BackendState, Backends, Operator, Overview, Page};
 
 use crate::{
     config::{Ceilings, Config},
@@ -12,7 +14,7 @@ use crate::{
         refusals::Refusals,
     },
     listener::{
-        ListenAddress, ListenerConfig,
+        Health, ListenAddress, ListenerConfig,
         bind::{BindError, Bound, ListenSocket, bind},
         handover,
         spread::{Arrival, Board},
@@ -21,11 +23,12 @@ use crate::{
     log::verdict::VerdictLog,
     route::{Route, RouteConfig, Router},
     session::Outboxes,
-    shutdown::{Control, DrainPlan, Drained, Share},
+    shutdown::{Control, DrainPlan, Drained, Phase, Share},
     upstream::{Upstream, UpstreamTlsError},
     worker::{self, Workers},
 };
-pub use crate::{listener::spread::Load, session::Observer};
+pub use crate::{listener::spread::Load, session::Observer, worker::Query};
+use endings::Endings;
 use rustls::ServerConfig;
 use std::{
     collections::BTreeMap,
@@ -74,6 +77,8 @@ pub struct Gateway {
     board: Arc<Board>,
     /// To ask the workers, and to have them do something.
     reach: Workers,
+    endings: Endings,
+    started: Instant,
     workers: Vec<JoinHandle<Drained>>,
     /// Unix sockets' files, removed with it.
     _bound: Vec<Bound>,
@@ -94,6 +99,7 @@ impl Gateway {
     /// As [`Gateway::start`].
     pub fn observed(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Self, StartError> {
         let workers = worker_count(&config);
+        let start = Instant::now();
         let router = Arc::new(router(&config)?);
         let tls = config.listeners.iter().map(server_config).collect::<Result<Vec<_>, _>>()?;
         let outboxes: Vec<Outboxes> = (0..workers).map(|_| Outboxes::default()).collect();
@@ -105,17 +111,20 @@ impl Gateway {
 
         let mut bound = bind(&config.listeners, workers)?;
         let listeners = bound.iter().map(listening).collect();
-        let board = Arc::new(Board::new(workers, Instant::now()));
+        let board = Arc::new(Board::new(workers, start));
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
-        let mut gateway = Self { listeners, control, board, reach, workers: Vec::new(), _bound: Vec::new() };
+        let endings = Endings::default();
+        let mut gateway =
+            Self { listeners, control, board, reach, endings, started: start, workers: Vec::new(), _bound: Vec::new() };
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
-            let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref()));
+            let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref(), &gateway.control));
             let setup = worker::Setup {
                 share: share(index, workers),
+                start,
                 errands,
                 listeners: sockets.collect(),
                 hands,
@@ -168,7 +177,7 @@ impl Gateway {
     /// To steer it and to ask about it, from any thread, while one waits for it.
     #[must_use]
     pub fn operator(&self) -> Operator {
-        Operator::new(self.control.clone(), self.reach.clone())
+        Operator::new(self.control.clone(), self.reach.clone(), self.endings.clone(), self.started)
     }
 
     /// Begins to drain as `[gateway] drain` says, and returns at once.
@@ -278,15 +287,19 @@ fn server_config(listener: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>,
 }
 
 /// The next worker's socket of a listener. One that has a single socket comes to the first worker.
-fn socket_of(bound: &mut Bound, tls: Option<&Arc<ServerConfig>>) -> Option<worker::Listening> {
+fn socket_of(bound: &mut Bound, tls: Option<&Arc<ServerConfig>>, control: &Control) -> Option<worker::Listening> {
     let socket = bound.sockets.pop()?;
     let arrival = match &socket {
         ListenSocket::Tcp(_) => Arrival::Hashed,
         ListenSocket::Unix(_) => Arrival::Single,
     };
-    Some(worker::Listening { socket, tls: tls.cloned(), arrival })
+    let health = bound.config.health.clone().map(|path| {
+        let control = control.clone();
+        Arc::new(Health { path, ready: Box::new(move || control.phase() == Phase::Serving) })
+    });
+    Some(worker::Listening { socket, tls: tls.cloned(), health, arrival })
 }
 
 fn listening(bound: &Bound) -> ListenerConfig {
-    ListenerConfig { address: bound.address.clone(), tls: bound.config.tls.clone() }
+    ListenerConfig { address: bound.address.clone(), ..bound.config.clone() }
 }

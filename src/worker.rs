@@ -1,7 +1,10 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
 mod errands;
+mod sessions;
 
 pub(crate) use errands::{Errands, Workers};
+pub use sessions::Query;
+pub(crate) use sessions::{Chosen, Part, Survey};
 
 use crate::{
     handshake::{self, Edge, admission::Admission},
@@ -11,17 +14,21 @@ use crate::{
         handover::{Hands, Intake},
         spread::{Arrival, Seat},
         tls::Acceptor,
+        Health,
     },
     log::verdict::VerdictLog,
     session::{
         self, Observer, Opening, Outboxes, WorkerContext,
         pause::{PauseWatch, TICK},
+        registry::Registry,
     },
     shutdown::{DrainPlan, Drained, Draining, Phase, Share, drain, until_closing},
     tasks::Tasks,
     transport::{RecordRoom, ServerConfigs},
+    upstream::Upstream,
 };
 use rustls::ServerConfig;
+use sessions::Tally;
 use std::{
     cell::RefCell,
     io,
@@ -43,6 +50,8 @@ pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
 /// What a worker is made of; built by the gateway, moved to the worker's thread.
 pub(crate) struct Setup {
     pub(crate) share: Share,
+    /// When the gateway started.
+    pub(crate) start: Instant,
     pub(crate) errands: Errands,
     pub(crate) listeners: Vec<Listening>,
     pub(crate) hands: Hands,
@@ -60,6 +69,7 @@ pub(crate) struct Setup {
 pub(crate) struct Listening {
     pub(crate) socket: ListenSocket,
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) health: Option<Arc<Health>>,
     pub(crate) arrival: Arrival,
 }
 
@@ -82,6 +92,7 @@ pub(crate) fn run(setup: Setup, ready: SyncSender<io::Result<()>>) -> Drained {
 async fn live(setup: Setup) -> Drained {
     let Setup {
         share,
+        start,
         errands,
         listeners,
         hands,
@@ -95,7 +106,7 @@ async fn live(setup: Setup) -> Drained {
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), hands, outboxes, verdicts, observer));
+    let worker = Rc::new(Worker::new((share.worker, start), edge(), hands, outboxes, verdicts, observer));
     let (stop, stopped) = watch::channel(false);
     for listening in listeners {
         worker.listen(listening, stopped.clone());
@@ -123,11 +134,14 @@ async fn live(setup: Setup) -> Drained {
 
 /// A worker on its own thread: what it serves with, and what it runs. Other threads reach it by [`Workers`].
 pub(crate) struct Worker {
+    /// Its number among the workers.
+    index: u32,
     edge: Rc<Edge>,
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
     records: RecordRoom,
     observer: Option<Arc<dyn Observer>>,
+    tally: Rc<Tally>,
     hands: Hands,
     slots: Arc<Semaphore>,
     acceptors: Rc<Tasks>,
@@ -137,6 +151,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     fn new(
+        (index, start): (u32, Instant),
         edge: Rc<Edge>,
         hands: Hands,
         outboxes: Outboxes,
@@ -145,8 +160,10 @@ impl Worker {
     ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
+        let tally = Rc::<Tally>::default();
+        let counting = Rc::clone(&tally);
         let context = WorkerContext {
-            registry: Rc::default(),
+            registry: Rc::new(Registry::counting_from(start)),
             pause: Rc::clone(&pause),
             heartbeat: observer.clone().map(|observer| -> session::HeartbeatObserver {
                 Rc::new(move |session, side, event| observer.heartbeat(session, side, event))
@@ -154,6 +171,7 @@ impl Worker {
             outboxes,
             scratch: RefCell::default(),
             report: Box::new(move |verdict| {
+                counting.ended(verdict.reason);
                 verdicts.write(&verdict, Instant::now());
                 if let Some(observer) = &watching {
                     observer.ended(&verdict);
@@ -162,11 +180,13 @@ impl Worker {
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
+            index,
             edge,
             context: Rc::new(context),
             pause,
             records: RecordRoom::default(),
             observer,
+            tally,
             hands,
             slots: Arc::new(Semaphore::new(HANDSHAKES)),
             acceptors: Rc::default(),
@@ -177,11 +197,12 @@ impl Worker {
 
     /// Accepts on one socket until told to stop.
     fn listen(self: &Rc<Self>, listening: Listening, stop: watch::Receiver<bool>) {
-        let Listening { socket, tls, arrival } = listening;
+        let Listening { socket, tls, health, arrival } = listening;
         let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
         let tls = tls.map(ServerConfigs::new);
         let accepting = async move {
-            let each = |connection| {
+            let each = |mut connection: Connection| {
+                connection.peer.health.clone_from(&health);
                 if let Some(connection) = worker.hands.pass_on(connection, tls.as_ref(), arrival) {
                     worker.greet(connection, tls.clone());
                 }
@@ -220,7 +241,13 @@ impl Worker {
         self.context.registry.len()
     }
 
+    /// The pools that its routes go to, each once.
+    pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.edge.upstreams()
+    }
+
     fn begin(&self, opening: Opening) {
+        self.tally.started();
         if let Some(observer) = &self.observer {
             observer.opened(&opening.facts);
         }

@@ -1,6 +1,6 @@
 //! From the text of `gateway.toml` to a complete, valid `Config`, or to all its mistakes at once.
 use super::{
-    Config, DrainConfig, GatewayConfig, LogConfig, LogFormat, LogSessions, address,
+    Config, DrainConfig, GatewayConfig, LogConfig, LogFormat, LogSessions, address, admin,
     file::Table,
     keys, listeners, options,
     problem::{ConfigErrors, Sink, Wrong},
@@ -28,10 +28,12 @@ pub fn parse(file_name: &str, text: &str, base: &Path) -> Result<Config, ConfigE
 fn read(root: &Table<'_>, base: &Path) -> Config {
     let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
     let upstreams = upstreams::read(root, base);
+    let listeners = listeners::read(root, base);
     Config {
         gateway: read_gateway(&root.child("gateway", &keys::GATEWAY)),
         log: read_log(&root.child("log", &keys::LOG)),
-        listeners: listeners::read(root, base),
+        admin: admin::read(root, base, &listeners),
+        listeners,
         routes: routes::read(root, &defaults, &upstreams),
         upstreams: upstreams.into_iter().flat_map(|(_, upstream)| upstream).collect(),
         defaults,

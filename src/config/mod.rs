@@ -1,5 +1,6 @@
 //! The whole configuration: complete, typed, valid. The rest of the program sees only this.
 mod address;
+mod admin;
 mod ceilings;
 mod check;
 mod detection;
@@ -19,27 +20,31 @@ mod upstreams;
 mod value;
 mod warnings;
 
-pub use address::listen_address;
+pub use address::{listen_address, network};
+pub use admin::{read_token, TokenError};
 pub use ceilings::Ceilings;
 pub use check::parse;
 pub use detection::{Detection, detection, idle_bytes_per_day};
 pub use load::{load, try_text};
+pub use value::{duration_text, size_text};
 pub use problem::{ConfigErrors, Problem, Wrong};
 pub use report::{Report, report};
 
 use crate::{
-    listener::ListenerConfig,
+    listener::{ListenAddress, ListenerConfig},
     protocol::close::CloseCode,
     route::{RouteConfig, RouteOptions},
     upstream::UpstreamConfig,
 };
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Everything that `gateway.toml` says, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub gateway: GatewayConfig,
     pub log: LogConfig,
+    /// `None`: no `[admin]`, so nothing is served to operators.
+    pub admin: Option<AdminConfig>,
     /// `[defaults]`: what applies before a route is known.
     pub defaults: RouteOptions,
     pub listeners: Vec<ListenerConfig>,
@@ -58,6 +63,27 @@ pub struct GatewayConfig {
     pub memory_limit: Option<u64>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub drain: DrainConfig,
+}
+
+/// `[admin]`: where operators reach the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    pub address: ListenAddress,
+    /// The file that holds the token of those who may change something. `None`: only a Unix socket lets them.
+    pub token_file: Option<PathBuf>,
+    /// Names by which browsers may reach it besides its own address, in lower case, without a port.
+    pub hosts: Vec<String>,
+}
+
+impl AdminConfig {
+    /// Whether whoever reaches it is on this machine, or is let in by one who is.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match &self.address {
+            ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            ListenAddress::Unix(_) => true,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

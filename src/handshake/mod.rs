@@ -16,6 +16,7 @@ use crate::{
     route::{RouteOptions, Router},
     session::{Opened, Opening},
     transport::{Socket, Stream},
+    upstream::Upstream,
 };
 use admission::Admission;
 use http::StatusCode;
@@ -71,6 +72,18 @@ impl Edge {
         let longest = router.matching_order().map(|route| once(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
         Rc::new(Self { defaults, trusted_proxies, router, admission, refusals, dials, patience })
+    }
+
+    /// The pools that its routes go to, each once, in matching order.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        for route in self.router.matching_order() {
+            if !upstreams.iter().any(|known| Arc::ptr_eq(known, &route.upstream)) {
+                upstreams.push(Arc::clone(&route.upstream));
+            }
+        }
+        upstreams
     }
 }
 

@@ -120,7 +120,7 @@ fn deliver(incoming: Incoming, tls: bool, slot: Option<OwnedSemaphorePermit>, ea
         }
         Incoming::Unix(stream) => (Socket::Unix(stream), None),
     };
-    each(Connection { socket, peer: Peer { address, tls }, slot: Slot(slot) });
+    each(Connection { socket, peer: Peer { address, tls, health: None }, slot: Slot(slot) });
 }
 
 enum Listener {
@@ -184,7 +184,7 @@ mod tests {
     use tokio::sync::Notify;
 
     fn listening(address: ListenAddress) -> (crate::listener::bind::Bound, ListenSocket) {
-        let mut bound = bind(&[ListenerConfig { address, tls: None }], 1).unwrap().remove(0);
+        let mut bound = bind(&[ListenerConfig { address, tls: None, health: None }], 1).unwrap().remove(0);
         let socket = bound.sockets.remove(0);
         (bound, socket)
     }
@@ -207,9 +207,9 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let mut peers = Vec::new();
         let slots = Arc::new(Semaphore::new(1));
-        accept(socket, true, slots, async {}, |connection| peers.push(connection.peer)).await.unwrap();
+        accept(socket, true, slots, async {}, |connection| peers.push((connection.peer.address, connection.peer.tls))).await.unwrap();
         let expected: Vec<_> =
-            clients.iter().map(|client| Peer { address: client.local_addr().ok(), tls: true }).collect();
+            clients.iter().map(|client| (client.local_addr().ok(), true)).collect();
         assert_eq!(peers, expected);
         assert!(std::net::TcpStream::connect(address).is_err(), "the listener is closed");
     }
@@ -234,7 +234,8 @@ mod tests {
             assert_eq!(connections.borrow().len(), 1);
             connections.borrow_mut().clear();
             seen.notified().await;
-            assert_eq!(connections.borrow()[0].peer, Peer { address: None, tls: false });
+            let peer = &connections.borrow()[0].peer;
+            assert_eq!((peer.address, peer.tls), (None, false));
             stop.notify_one();
         };
         let (accepted, ()) = tokio::join!(accepting, watching);

@@ -189,11 +189,11 @@ mod tests {
     use std::net::{IpAddr, Ipv6Addr, TcpStream};
 
     fn tcp(address: &str) -> ListenerConfig {
-        ListenerConfig { address: ListenAddress::Tcp(address.parse().unwrap()), tls: None }
+        ListenerConfig { address: ListenAddress::Tcp(address.parse().unwrap()), tls: None, health: None }
     }
 
     fn unix(path: &Path) -> ListenerConfig {
-        ListenerConfig { address: ListenAddress::Unix(path.into()), tls: None }
+        ListenerConfig { address: ListenAddress::Unix(path.into()), tls: None, health: None }
     }
 
     fn port(bound: &Bound) -> SocketAddr {

@@ -5,6 +5,7 @@ mod drive;
 mod flow;
 pub mod pause;
 pub mod registry;
+pub mod select;
 mod tell;
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,7 @@ pub struct Parting {
 pub struct Registry {
     entries: RefCell<Slab<Entry>>,
     next: Cell<u64>,
-    /// From here ages are counted.
+    /// From here births are counted; the same for all workers, so that their sessions can be put in order.
     start: Cell<Option<Instant>>,
     pub(super) census: Census,
 }
@@ -48,12 +48,20 @@ pub struct Registry {
 const TENTH: u128 = 100;
 
 /// A session of one worker; the older one is the lesser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Counts all sessions of the worker.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// Its place in the table; another session has it later.
     slot: usize,
+}
+
+/// A session that was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub key: Key,
+    /// When it began, on a clock that all workers of a gateway share, in tenths of a second.
+    pub born: u32,
 }
 
 /// One session as the registry knows it.
@@ -63,7 +71,7 @@ pub(super) struct Entry {
     pub(super) facts: Option<Rc<Facts>>,
     order: Option<Order>,
     pub(super) waker: Option<Waker>,
-    /// When it began: tenths of a second since the registry's first session.
+    /// When it began: tenths of a second since the start.
     born: u32,
     settled: bool,
     /// A census waits for its figures.
@@ -71,6 +79,14 @@ pub(super) struct Entry {
 }
 
 impl Registry {
+    /// A registry without sessions, which tells their births from `start` on.
+    #[must_use]
+    pub fn counting_from(start: Instant) -> Self {
+        let registry = Self::default();
+        registry.start.set(Some(start));
+        registry
+    }
+
     /// Sessions that run now, the oldest first.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
@@ -131,15 +147,16 @@ impl Registry {
 
     /// Those sessions that run now, the oldest first, of which `wanted` likes what is known: facts, and age to a tenth of a second.
     #[must_use]
-    pub fn select(&self, now: Instant, mut wanted: impl FnMut(&Facts, Duration) -> bool) -> Vec<Key> {
+    pub fn select(&self, now: Instant, mut wanted: impl FnMut(&Facts, Duration) -> bool) -> Vec<Found> {
         let since = self.start.get().map_or(0, |start| now.saturating_duration_since(start).as_millis() / TENTH);
         let age = |born: u32| Duration::from_secs_f64(since.saturating_sub(u128::from(born)) as f64 / 10.0);
         let entries = self.entries.borrow();
         let mut liked = |entry: &Entry| entry.facts.as_deref().is_some_and(|facts| wanted(facts, age(entry.born)));
         let found = entries.iter().filter(|(_, entry)| liked(entry));
-        let mut keys: Vec<Key> = found.map(|(slot, entry)| Key { number: entry.number, slot }).collect();
-        keys.sort_unstable();
-        keys
+        let found = found.map(|(slot, entry)| Found { key: Key { number: entry.number, slot }, born: entry.born });
+        let mut found: Vec<Found> = found.collect();
+        found.sort_unstable_by_key(|found| found.key);
+        found
     }
 
     /// What is known of a session, while it runs.

@@ -6,7 +6,9 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// One backend at run time, shared by all workers.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct Backend {
     sessions: AtomicUsize,
     proven: AtomicBool,
     warned: AtomicBool,
+    drained: AtomicBool,
     pub(super) health: Health,
 }
 
@@ -33,6 +36,7 @@ impl Backend {
             sessions: AtomicUsize::new(0),
             proven: AtomicBool::new(false),
             warned: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             health: Health::default(),
         }
     }
@@ -52,6 +56,24 @@ impl Backend {
     /// One of its sessions answered one of our pings.
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is given no new session, as an operator wants it.
+    #[must_use]
+    pub fn drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is given no new session, or again its share of them.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
+    /// For how long it is left alone because it failed. `None`: it is up, or due to be tried again.
+    #[must_use]
+    pub fn down_for(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.health.alone_until(now).map(|until| until - now)
     }
 
     /// Whether this is the first time that something about it deserves a warning.
