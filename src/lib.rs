@@ -28,12 +28,14 @@
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
 //! | [`gateway`] | builds every part from a configuration, starts the workers, waits for their end | bytes |
 //! | [`log`], [`descriptors`] | what concerns the whole process: its log, its descriptor limit | frames, HTTP |
-//! | `cli`, in the program only | `run`, `check`, `try`: arguments, answers, exit codes | how any of it is done |
+//! | [`admin`] | HTTP for operators: the session API, health, the dashboard | how the gateway does what it asks |
+//! | `cli`, in the program only | `run`, `check`, `try`, `sessions`, `top`, `drain`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
 //! [`config::parse`] and [`gateway::Gateway`]; `examples/embed.rs` shows how. What the gateway decides, and why, stands
 //! in `docs/behaviour.md`.
 
+pub mod admin;
 pub mod config;
 pub mod descriptors;
 pub mod gateway;

@@ -51,8 +51,10 @@ const TABLE: &[(&str, &[&str])] = &[
         "listener",
         &["relay", "session", "config", "route", "handshake", "gateway", "worker", "shutdown", "log", "admin"],
     ),
-    ("shutdown", &["gateway", "worker", "listener", "handshake", "log"]),
-    ("worker", &["gateway"]),
+    ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "admin"]),
+    ("worker", &["gateway", "admin"]),
+    ("gateway", &["admin"]),
+    ("admin", &["worker", "handshake", "transport", "upstream", "route", "log"]),
 ];
 
 /// What the pure modules must not name: IO, clocks, random sources, logs, metrics, threads.

@@ -5,9 +5,11 @@ use super::{
     replace_listener,
 };
 use pulsegate::{
+    admin::{Admin, AdminError, Server},
     config::{self, Config},
     descriptors,
     gateway::{Ended, Gateway, Observer, StartError},
+    listener::ListenAddress,
     log,
     shutdown::Signals,
     upstream::BackendAddress,
@@ -51,6 +53,13 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
             return Exit::System;
         }
     };
+    let admin = match config.admin.as_ref().map(Admin::bind).transpose() {
+        Ok(admin) => admin,
+        Err(error) => {
+            complain(&error);
+            return exit_of_admin(&error);
+        }
+    };
     let gateway = match Gateway::observed(config, observer) {
         Ok(gateway) => gateway,
         Err(error) => {
@@ -61,6 +70,14 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
     for listener in gateway.listeners() {
         tracing::info!(tls = listener.tls.is_some(), "listening on {}", client_url(listener));
     }
+    // Until the gateway has ended: an operator sees how its drain goes.
+    let _admin = match admin.map(|admin| serve_admin(admin, &gateway)).transpose() {
+        Ok(server) => server,
+        Err(error) => {
+            complain(&error);
+            return exit_of_admin(&error);
+        }
+    };
     if let (true, Some(listener)) = (hint, gateway.listeners().first()) {
         let url = client_url(listener);
         tracing::info!(
@@ -77,9 +94,27 @@ pub(crate) fn serve(config: Config, observer: Option<Arc<dyn Observer>>) -> Exit
     exit_after(ended)
 }
 
+fn serve_admin(admin: Admin, gateway: &Gateway) -> Result<Server, AdminError> {
+    let address = admin.address().clone();
+    let server = admin.serve(gateway.operator())?;
+    match address {
+        ListenAddress::Tcp(address) => tracing::info!("operators are served on http://{address}/"),
+        ListenAddress::Unix(path) => tracing::info!("operators are served on unix:{}", path.display()),
+    }
+    Ok(server)
+}
+
 /// Whether the built-in echo is served, as the shipped `gateway.toml` does.
 fn echo_hint(config: &Config) -> bool {
     config.upstreams.iter().any(|upstream| upstream.servers.contains(&BackendAddress::Echo))
+}
+
+fn exit_of_admin(error: &AdminError) -> Exit {
+    match error {
+        AdminError::Bind(_) => Exit::Unavailable,
+        AdminError::Token(_) => Exit::Configuration,
+        AdminError::Thread(_) => Exit::System,
+    }
 }
 
 fn exit_of(error: &StartError) -> Exit {

@@ -207,7 +207,8 @@ mod tests {
             (&DEFAULTS, "streamIdleTimeout", "timeouts.idle"),
             (&DEFAULTS, "keepalive", "ping_interval"),
             (&DEFAULTS, "keepalive_timeout", "timeouts.idle"),
-            (&ROOT, "admin", "not part of this version"),
+            (&ROOT, "metrics", "[admin]"),
+            (&LISTENER, "healthcheck", "health"),
             (&ROOT, "frontend", "[[listener]]"),
         ];
         for (place, name, ours) in names {

@@ -1,5 +1,6 @@
 //! Whole gateways on real sockets: few, and about wiring.
 #![allow(clippy::unwrap_used)]
+mod admin;
 mod drain;
 mod ends;
 mod flow;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub(crate) struct Program {
     child: Child,
     log: BufReader<ChildStderr>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Program {
@@ -29,7 +29,7 @@ impl Program {
             .spawn()
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
-        Self { child, log, _folder: folder }
+        Self { child, log, folder }
     }
 
     /// Where it listens, as it says itself.
@@ -55,12 +55,17 @@ impl Program {
         self.child.id()
     }
 
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Its exit code and the rest of what it logged.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         eventually("the program ends", || self.child.try_wait().unwrap().is_some());
         let mut log = String::new();
         self.log.read_to_string(&mut log).unwrap();
