@@ -1,9 +1,10 @@
 """The dashboard in a browser: it updates itself, ends a session, asks for the token and keeps it in memory alone."""
+import asyncio
 import itertools
 import shutil
 
 from harness.case import Case, Scope, Skip, expect, require
-from harness.frames import connect
+from harness.frames import Wire, connect
 from harness.gateway import Gateway, beats, route
 from harness.peers import Backend, command, node_environment
 from harness.processes import Process, free_port
@@ -49,6 +50,17 @@ async def started(scope: Scope, *tables: str) -> tuple[Gateway, int]:
     return gateway, port
 
 
+async def clients(scope: Scope, gateway: Gateway, *names: str) -> list[Wire]:
+    """Raw clients that answer pings and say nothing else."""
+    wires = [await connect(scope, gateway.ports["ws"], f"/{name}/echo") for name in names]
+    for wire in wires:
+        hearing = asyncio.ensure_future(wire.receive_data())
+        # Its end is the session's, however it comes.
+        hearing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        scope.ending.callback(hearing.cancel)
+    return wires
+
+
 async def dashboard(scope: Scope) -> None:
     """Figures move by themselves, the keyboard suffices to end a session, and the token stays in memory."""
     backend = await Backend.start(scope, "websockets")
@@ -58,7 +70,7 @@ async def dashboard(scope: Scope) -> None:
     page = await Page.open(scope, f"http://127.0.0.1:{port}/")
     await page.sees("#state", "serving")
     await page.sees("#open", "0")
-    wires = [await connect(scope, gateway.ports["ws"], f"/{name}/echo") for name in ["chat"] * 5 + ["demo"] * 3]
+    wires = await clients(scope, gateway, *["chat"] * 5, *["demo"] * 3)
     await page.sees("#open", "8")
     await page.sees("#table-quietest", "127.0.0.1")
     await page.sees("#backends", "builtin:echo")
@@ -94,8 +106,8 @@ async def screenshot(scope: Scope) -> None:
     )
     page = await Page.open(scope, f"http://127.0.0.1:{port}/")
     wires = []
-    for step in range(6):
-        wires += [await connect(scope, gateway.ports["ws"], f"/{name}/echo") for name in ("chat", "chat", "demo")]
+    for _ in range(6):
+        wires += await clients(scope, gateway, "chat", "chat", "demo")
         await page.sees("#open", str(len(wires)))
     for wire in wires[:4]:
         wire.reset()
