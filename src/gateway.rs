@@ -121,7 +121,8 @@ impl Gateway {
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
-            let sockets = bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref(), &gateway.control));
+            let sockets =
+                bound.iter_mut().zip(&tls).filter_map(|(bound, tls)| socket_of(bound, tls.as_ref(), &gateway.control));
             let setup = worker::Setup {
                 share: share(index, workers),
                 start,

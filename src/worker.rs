@@ -9,12 +9,12 @@ pub(crate) use sessions::{Chosen, Part, Survey};
 use crate::{
     handshake::{self, Edge, admission::Admission},
     listener::{
+        Health,
         accept::{Connection, accept},
         bind::ListenSocket,
         handover::{Hands, Intake},
         spread::{Arrival, Seat},
         tls::Acceptor,
-        Health,
     },
     log::verdict::VerdictLog,
     session::{

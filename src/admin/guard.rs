@@ -133,7 +133,10 @@ mod tests {
     }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
     }
 
     fn addressed(own: Option<&str>, lines: &[(&'static str, &str)]) -> Result<(), Refused> {
@@ -147,7 +150,9 @@ mod tests {
         for host in ["127.0.0.1:9464", "127.0.0.1", "localhost:1", "LOCALHOST", "ops.example:443", "Ops.Example"] {
             assert_eq!(addressed(near, &[("host", host)]), Ok(()), "{host}");
         }
-        for host in ["evil.example", "evil.example:9464", "10.0.0.1:9464", "127.0.0.1.evil.example", "localhost.evil.example"] {
+        for host in
+            ["evil.example", "evil.example:9464", "10.0.0.1:9464", "127.0.0.1.evil.example", "localhost.evil.example"]
+        {
             assert_eq!(addressed(near, &[("host", host)]), Err(Refused::Host), "{host}");
         }
         for far in ["localhost", "127.0.0.1"] {

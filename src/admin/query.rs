@@ -13,9 +13,8 @@ const LARGEST_PAGE: usize = 1000;
 
 /// Pairs of a query, decoded.
 pub(super) fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
-    let decoded = |text: &str| {
-        decode(text).ok_or_else(|| Problem::Wrong(format!("{text:?} is not percent-encoded UTF-8")))
-    };
+    let decoded =
+        |text: &str| decode(text).ok_or_else(|| Problem::Wrong(format!("{text:?} is not percent-encoded UTF-8")));
     query
         .split('&')
         .filter(|pair| !pair.is_empty())
@@ -72,7 +71,8 @@ fn sort(name: &str) -> Result<Sort, String> {
 
 /// Sets one property of a filter.
 pub(super) fn set(filter: &mut Filter, key: &str, value: &str) -> Result<(), Problem> {
-    const KEYS: &str = "id, route, upstream, backend, client, min_age, max_age, min_round_trip, min_outbox, min_silence, paused";
+    const KEYS: &str =
+        "id, route, upstream, backend, client, min_age, max_age, min_round_trip, min_outbox, min_silence, paused";
     let wrong = |what: String| Problem::Wrong(format!("{key}={value}: {what}"));
     let explained = |error: Wrong| wrong(error.to_string());
     let text = || Some(value.to_owned());
@@ -105,16 +105,15 @@ mod tests {
     use std::time::Duration;
 
     fn told(query: &str) -> String {
-        match page(query).unwrap_err() {
-            Problem::Wrong(text) => text,
-            other => panic!("{other:?}"),
-        }
+        let Problem::Wrong(text) = page(query).unwrap_err() else { panic!("{query} is no mistake of that kind") };
+        text
     }
 
     #[test]
     fn a_page_is_read_whole() {
-        let page = page("route=a%20b&client=10.0.0.0%2F8&min_silence=30s&min_outbox=64KiB&sort=silence&limit=7&after=9-1-2")
-            .unwrap();
+        let page =
+            page("route=a%20b&client=10.0.0.0%2F8&min_silence=30s&min_outbox=64KiB&sort=silence&limit=7&after=9-1-2")
+                .unwrap();
         assert_eq!((page.limit, page.sort), (7, Sort::Silence));
         assert_eq!(page.after.unwrap().to_string(), "9-1-2");
         assert_eq!(page.filter.route.as_deref(), Some("a b"));

@@ -148,7 +148,8 @@ pub(super) fn overview(all: Overview, backends: &[BackendState], endings: &[Prog
 
 /// Of times in order, the shortest first.
 fn quantiles(times: &[Duration]) -> Value {
-    let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().map(fine);
+    let at =
+        |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().map(fine);
     json!({ "count": times.len(), "p50": at(50), "p90": at(90), "p99": at(99), "max": at(100) })
 }
 

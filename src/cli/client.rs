@@ -69,7 +69,9 @@ impl Client {
             let config = super::run::load(&arguments.file.config).ok_or(Exit::Configuration)?;
             let Some(admin) = config.admin else {
                 let file = arguments.file.config.display();
-                return Err(configuration(format_args!("{file} has no [admin], so nobody can ask; or name it with --admin ADDR")));
+                return Err(configuration(format_args!(
+                    "{file} has no [admin], so nobody can ask; or name it with --admin ADDR"
+                )));
             };
             address = Some(admin.address);
             token_file = token_file.or(admin.token_file);
@@ -96,7 +98,8 @@ impl Client {
     }
 
     fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, AskError> {
-        let asking = async { timeout(PATIENCE, self.exchange(method, path, body)).await.unwrap_or(Err(AskError::Late)) };
+        let asking =
+            async { timeout(PATIENCE, self.exchange(method, path, body)).await.unwrap_or(Err(AskError::Late)) };
         self.runtime.block_on(asking)
     }
 
@@ -167,7 +170,9 @@ fn reachable(address: ListenAddress) -> ListenAddress {
 /// A value of a query, percent-encoded (RFC 3986 section 2.1).
 pub(crate) fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |encoded, byte| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded + char::from(byte).encode_utf8(&mut [0; 4]),
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            encoded + char::from(byte).encode_utf8(&mut [0; 4])
+        }
         byte => encoded + &format!("%{byte:02X}"),
     })
 }

@@ -46,7 +46,13 @@ fn of_backend(client: &Client, backend: &str, arguments: &DrainArguments) -> Res
 fn tell(states: &Value) {
     for state in states["backends"].as_array().into_iter().flatten() {
         let word = |key: &str| state[key].as_str().unwrap_or_default().to_owned();
-        say(format_args!("{} of {}: {}, {} sessions", word("backend"), word("upstream"), word("state"), state["sessions"]));
+        say(format_args!(
+            "{} of {}: {}, {} sessions",
+            word("backend"),
+            word("upstream"),
+            word("state"),
+            state["sessions"]
+        ));
     }
 }
 
@@ -56,7 +62,11 @@ fn of_gateway(client: &Client, wait: bool) -> Result<Exit, AskError> {
     loop {
         let left = state["sessions"].as_u64();
         if last != left {
-            say(format_args!("{}, {} sessions left", state["phase"].as_str().unwrap_or_default(), left.unwrap_or_default()));
+            say(format_args!(
+                "{}, {} sessions left",
+                state["phase"].as_str().unwrap_or_default(),
+                left.unwrap_or_default()
+            ));
             last = left;
         }
         if !wait {

@@ -155,8 +155,7 @@ fn end_sessions(client: &Client, filter: &FilterArguments, end: &EndArguments) -
     }
     let pairs: Map<String, Value> =
         filter.pairs().into_iter().map(|(key, value)| (key.to_owned(), Value::String(value))).collect();
-    let body =
-        json!({ "filter": pairs, "all": end.all, "rate": end.rate, "code": end.code, "reason": end.reason });
+    let body = json!({ "filter": pairs, "all": end.all, "rate": end.rate, "code": end.code, "reason": end.reason });
     let begun = client.post("/api/v1/sessions/end", &body)?;
     watch(client, &begun)
 }

@@ -21,14 +21,8 @@ use std::{
 };
 
 /// Orders that a key chooses, with the key.
-const SORTS: [(char, &str); 6] = [
-    ('r', "round_trip"),
-    ('s', "silence"),
-    ('o', "outbox"),
-    ('b', "bytes"),
-    ('m', "messages"),
-    ('a', "oldest"),
-];
+const SORTS: [(char, &str); 6] =
+    [('r', "round_trip"), ('s', "silence"), ('o', "outbox"), ('b', "bytes"), ('m', "messages"), ('a', "oldest")];
 /// Lines above the sessions.
 const ABOVE: usize = 8;
 /// Backends that are shown.
@@ -92,7 +86,8 @@ fn run(client: &Client, every: Duration) -> io::Result<Exit> {
     loop {
         let due = Instant::now() + every;
         let (width, height) = room()?;
-        let lines = frame(client, sort, (width.into(), height.into())).unwrap_or_else(|error| explained(client, &error));
+        let lines =
+            frame(client, sort, (width.into(), height.into())).unwrap_or_else(|error| explained(client, &error));
         draw(&lines, width.into())?;
         loop {
             if !poll(due.saturating_duration_since(Instant::now()))? {
@@ -122,7 +117,13 @@ fn leaves(key: KeyEvent) -> bool {
 }
 
 fn explained(client: &Client, error: &AskError) -> Vec<String> {
-    vec![format!("pulsegate at {}", client.address()), String::new(), error.to_string(), String::new(), "q quits".into()]
+    vec![
+        format!("pulsegate at {}", client.address()),
+        String::new(),
+        error.to_string(),
+        String::new(),
+        "q quits".into(),
+    ]
 }
 
 fn draw(lines: &[String], width: usize) -> io::Result<()> {
@@ -150,7 +151,10 @@ fn frame(client: &Client, sort: &str, (width, height): (usize, usize)) -> Result
     let mut lines = above(&overview, client.address());
     let left = height.saturating_sub(lines.len() + 2).clamp(1, 1000);
     let page = client.get(&format!("/api/v1/sessions?sort={sort}&limit={left}"))?;
-    lines.push(row(["KEY", "AGE", "CLIENT", "ROUTE", "RTT CLI", "RTT UPS", "SILENT", "OUTBOX", "RECEIVED"].map(str::to_owned), width));
+    lines.push(row(
+        ["KEY", "AGE", "CLIENT", "ROUTE", "RTT CLI", "RTT UPS", "SILENT", "OUTBOX", "RECEIVED"].map(str::to_owned),
+        width,
+    ));
     for session in page["sessions"].as_array().into_iter().flatten() {
         lines.push(row(cells(session), width));
     }

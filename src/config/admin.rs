@@ -130,7 +130,10 @@ mod tests {
     #[test]
     fn other_addresses_need_a_token_and_are_told_how_to_make_one() {
         let told = read("admin.address = \"0.0.0.0:9464\"", Path::new("")).unwrap_err().to_string();
-        assert!(told.starts_with("g:1:") && told.contains("admin.address: ") && told.contains("openssl rand"), "{told}");
+        assert!(
+            told.starts_with("g:1:") && told.contains("admin.address: ") && told.contains("openssl rand"),
+            "{told}"
+        );
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("good"), "0123456789abcdef0123456789abcdef\n").unwrap();
         fs::write(folder.path().join("short"), "secret\n").unwrap();

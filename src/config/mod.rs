@@ -21,14 +21,14 @@ mod value;
 mod warnings;
 
 pub use address::{listen_address, network};
-pub use admin::{read_token, TokenError};
+pub use admin::{TokenError, read_token};
 pub use ceilings::Ceilings;
 pub use check::parse;
 pub use detection::{Detection, detection, idle_bytes_per_day};
 pub use load::{load, try_text};
-pub use value::{duration_text, size_text};
 pub use problem::{ConfigErrors, Problem, Wrong};
 pub use report::{Report, report};
+pub use value::{duration_text, size_text};
 
 use crate::{
     listener::{ListenAddress, ListenerConfig},

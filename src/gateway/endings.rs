@@ -97,8 +97,7 @@ pub(super) struct Endings {
 impl Endings {
     /// Begins one, on the first worker's thread.
     pub(super) fn start(&self, mut plan: Plan, workers: &Workers) -> EndingId {
-        // A rate that is no number is the slowest one.
-        plan.rate = plan.rate.max(SLOWEST).min(FASTEST);
+        plan.rate = if plan.rate.is_nan() { SLOWEST } else { plan.rate.clamp(SLOWEST, FASTEST) };
         let ending = Arc::new(Ending {
             id: self.next.fetch_add(1, Relaxed) + 1,
             plan,

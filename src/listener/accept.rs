@@ -207,9 +207,10 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let mut peers = Vec::new();
         let slots = Arc::new(Semaphore::new(1));
-        accept(socket, true, slots, async {}, |connection| peers.push((connection.peer.address, connection.peer.tls))).await.unwrap();
-        let expected: Vec<_> =
-            clients.iter().map(|client| (client.local_addr().ok(), true)).collect();
+        accept(socket, true, slots, async {}, |connection| peers.push((connection.peer.address, connection.peer.tls)))
+            .await
+            .unwrap();
+        let expected: Vec<_> = clients.iter().map(|client| (client.local_addr().ok(), true)).collect();
         assert_eq!(peers, expected);
         assert!(std::net::TcpStream::connect(address).is_err(), "the listener is closed");
     }

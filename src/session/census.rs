@@ -149,12 +149,29 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_sessions_do_not_hold_up_the_others() {
+        run(async {
+            let registry = Rc::<Registry>::default();
+            (0..10_000).for_each(|age| answering(registry.enter(), age, 1));
+            let turns = Rc::new(Cell::new(0));
+            let other = Rc::clone(&turns);
+            spawn_local(async move {
+                loop {
+                    other.set(other.get() + 1);
+                    yield_now().await;
+                }
+            });
+            assert_eq!(registry.census(registry.keys()).await.len(), 10_000);
+            assert!(turns.get() >= 10_000 / BATCH, "{} turns", turns.get());
+        });
+    }
+
+    #[test]
     fn two_that_count_take_turns() {
         run(async {
             let registry = Rc::<Registry>::default();
             (0..500).for_each(|age| answering(registry.enter(), age, 2));
-            let (first, second) =
-                tokio::join!(registry.census(registry.keys()), registry.census(registry.keys()));
+            let (first, second) = tokio::join!(registry.census(registry.keys()), registry.census(registry.keys()));
             assert_eq!((first.len(), second.len()), (500, 500));
         });
     }

@@ -189,7 +189,8 @@ impl Upstream {
     fn choose(&self, tried: &[bool], began: Instant, options: &RouteOptions) -> Option<usize> {
         let now = Instant::now();
         let (mut due, mut alone) = (Vec::new(), None::<(Instant, usize)>);
-        for (index, backend) in self.backends.iter().enumerate().filter(|&(index, backend)| !tried[index] && !backend.drained())
+        for (index, backend) in
+            self.backends.iter().enumerate().filter(|&(index, backend)| !tried[index] && !backend.drained())
         {
             match backend.health.alone_until(now) {
                 None => due.push(index),

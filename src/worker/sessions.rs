@@ -184,7 +184,8 @@ impl Worker {
         let stride = open.div_ceil(SAMPLE).max(1);
         let sample = found.into_iter().step_by(stride).map(|found| found.key).collect();
         let counted = self.context.registry.census(sample).await;
-        let round_trips = |side: Side| counted.iter().filter_map(|(_, figures)| figures.legs[side].round_trip).collect();
+        let round_trips =
+            |side: Side| counted.iter().filter_map(|(_, figures)| figures.legs[side].round_trip).collect();
         let placed = |sort: Sort| {
             let place = |(key, figures): &(Key, Figures)| Placed {
                 position: Position { rank: sort.live_rank(0, figures), key: self.session_key(*key) },

@@ -103,10 +103,6 @@ impl Watched {
         self.get(&format!("/api/v1/sessions?{query}"))["sessions"].as_array().unwrap().clone()
     }
 
-    fn open(&self) -> u64 {
-        self.get("/api/v1/drain")["sessions"].as_u64().unwrap()
-    }
-
     /// Connects this many clients, each of which has heard its echo.
     fn clients(&self, path: &str, count: usize) -> Vec<Client> {
         let connect = || {
@@ -278,7 +274,9 @@ fn sessions_are_listed_by_page_order_and_filter() {
     assert_eq!((&one["id"], &one["client"]), (&most["id"], &json!("127.0.0.1")));
     let by_id = watched.get(&format!("/api/v1/sessions/{}", most["id"].as_str().unwrap()));
     assert_eq!(by_id["key"], most["key"]);
-    for (path, status) in [("/api/v1/sessions?rout=a", 400), ("/api/v1/sessions/7-99", 404), ("/api/v1/sessions/nobody", 404)] {
+    for (path, status) in
+        [("/api/v1/sessions?rout=a", 400), ("/api/v1/sessions/7-99", 404), ("/api/v1/sessions/nobody", 404)]
+    {
         assert_eq!(watched.ask("GET", path, &Value::Null).status, status, "{path}");
     }
 }
@@ -357,7 +355,8 @@ fn all_that_match_are_ended_at_the_rate_and_others_live() {
     let nothing = watched.ask("POST", "/api/v1/sessions/end", &json!({}));
     assert_eq!(nothing.status, 400);
     assert!(nothing.error().contains("\"all\": true"));
-    let slow = watched.post("/api/v1/sessions/end", &json!({ "filter": { "route": "b", "min_age": "1h" }, "rate": 0.01 }));
+    let slow =
+        watched.post("/api/v1/sessions/end", &json!({ "filter": { "route": "b", "min_age": "1h" }, "rate": 0.01 }));
     eventually("nothing matches", || watched.get(&format!("/api/v1/endings/{}", slow["id"]))["state"] == "done");
 }
 
@@ -500,4 +499,54 @@ fn the_program_serves_operators_and_ends_cleanly() {
     let (code, log) = program.end();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("operators are served on unix:"), "{log}");
+}
+
+/// What a command says about the gateway whose `gateway.toml` stands in the same folder, and its exit code.
+fn told(program: &Program, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pulsegate"))
+        .args(arguments)
+        .current_dir(program.folder())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn the_commands_find_the_gateway_by_its_file() {
+    let toml = super::program::echo("gateway.drain = { spread = \"0s\" }") + "[admin]\naddress = \"unix:admin.sock\"\n";
+    let mut program = Program::start(&toml, &[]);
+    let address = program.address();
+    let mut clients: Vec<_> = (0..3).map(|_| super::harness::Raw::upgraded(address, "/")).collect();
+    eventually("it is served", || UnixStream::connect(program.folder().join("admin.sock")).is_ok());
+    let (code, table) = told(&program, &["sessions", "--route", "all", "--sort", "newest"]);
+    assert_eq!(code, Some(0), "{table}");
+    assert!(table.starts_with("KEY ") && table.contains("builtin:echo") && table.contains("3 of 3 sessions"), "{table}");
+    let (_, list) = told(&program, &["sessions", "--json", "--client", "127.0.0.1", "-n", "2"]);
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!((&list["matching"], list["sessions"].as_array().unwrap().len()), (&json!(3), 2));
+    let (code, top) = told(&program, &["top"]);
+    assert_eq!(code, Some(0), "{top}");
+    assert!(top.lines().count() <= 24 && top.lines().all(|line| line.chars().count() <= 80), "{top}");
+    assert!(top.contains("sessions 3 open") && top.contains("serving"), "{top}");
+    let (code, wrong) = told(&program, &["sessions", "--min-age", "5"]);
+    assert!(code == Some(1) && wrong.contains("unit"), "{wrong}");
+    let (code, backend) = told(&program, &["drain", "--backend", "builtin:echo"]);
+    assert!(code == Some(0) && backend.contains("builtin:echo of pool: drained, 3 sessions"), "{backend}");
+    let (_, backend) = told(&program, &["drain", "--backend", "builtin:echo", "--restore"]);
+    assert!(backend.contains("up, 3 sessions"), "{backend}");
+    let key = list["sessions"][0]["key"].as_str().unwrap();
+    let (code, ended) = told(&program, &["sessions", "end", key, "--code", "4000", "--reason", "bye"]);
+    assert!(code == Some(0) && ended.contains(key), "{ended}");
+    let (code, ended) = told(&program, &["sessions", "--route", "all", "end", "--rate", "1000"]);
+    assert!(code == Some(0) && ended.contains("sessions told to end"), "{ended}");
+    let mut seen: Vec<_> = clients.iter_mut().map(super::harness::Raw::close_frame).collect();
+    seen.sort();
+    assert_eq!(seen, [(1001, "terminated".into()), (1001, "terminated".into()), (4000, "bye".to_owned())]);
+    drop(clients);
+    let (code, drained) = told(&program, &["drain", "--wait"]);
+    assert!(code == Some(0) && drained.contains("the gateway has ended"), "{drained}");
+    let (code, nobody) = told(&program, &["top", "--once"]);
+    assert!(code == Some(69) && nobody.contains("cannot reach"), "{nobody}");
+    assert_eq!(program.end().0, Some(0));
 }
