@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     io,
+    pin::pin,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -42,6 +43,8 @@ const HEAD: Duration = Duration::from_secs(15);
 const HEAD_BYTES: usize = 16 * 1024;
 /// For a connection as a whole: a reader that takes its answer byte by byte holds a place no longer.
 const CONNECTION: Duration = Duration::from_secs(600);
+/// For answers under way when it ends: that a drain began, for example.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// After an error of accepting.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -118,6 +121,9 @@ impl Drop for Server {
     }
 }
 
+/// Says when the server ends.
+type Stopped = watch::Receiver<bool>;
+
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -132,27 +138,29 @@ impl Listener {
     }
 
     /// Takes one connection, and serves it in a task of its own.
-    async fn one(&self, api: &Arc<Api>, place: OwnedSemaphorePermit) -> io::Result<()> {
+    async fn one(&self, api: &Arc<Api>, place: OwnedSemaphorePermit, stopped: &Stopped) -> io::Result<()> {
+        let (api, stopped) = (Arc::clone(api), stopped.clone());
         match self {
             Self::Tcp(listener) => {
                 let stream = listener.accept().await?.0;
                 let own = Own(Some(stream.local_addr()?.ip().to_canonical()));
-                tokio::spawn(connection(stream, own, Arc::clone(api), place));
+                tokio::spawn(connection(stream, own, api, place, stopped));
             }
             Self::Unix(listener) => {
-                tokio::spawn(connection(listener.accept().await?.0, Own(None), Arc::clone(api), place));
+                tokio::spawn(connection(listener.accept().await?.0, Own(None), api, place, stopped));
             }
         }
         Ok(())
     }
 }
 
-async fn accept(listener: Listener, api: Arc<Api>, mut stopped: watch::Receiver<bool>) {
+async fn accept(listener: Listener, api: Arc<Api>, mut stopped: Stopped) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let ending = stopped.clone();
     let accepting = async {
         // The semaphore is never closed.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            if let Err(error) = listener.one(&api, place).await {
+            if let Err(error) = listener.one(&api, place, &ending).await {
                 tracing::warn!(%error, "the admin listener cannot accept; it tries again");
                 sleep(PAUSE).await;
             }
@@ -160,9 +168,17 @@ async fn accept(listener: Listener, api: Arc<Api>, mut stopped: watch::Receiver<
     };
     tokio::select! {
         () = accepting => {}
-        // A server that is gone wants it to end, too.
-        _ = stopped.wait_for(|stopped| *stopped) => {}
+        () = stop(&mut stopped) => {}
     }
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    if timeout(FAREWELL, places.acquire_many(all)).await.is_err() {
+        tracing::debug!("connections to the admin listener are cut");
+    }
+}
+
+/// A server that is gone wants all to end, too.
+async fn stop(stopped: &mut Stopped) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 async fn connection(
@@ -170,6 +186,7 @@ async fn connection(
     own: Own,
     api: Arc<Api>,
     _place: OwnedSemaphorePermit,
+    mut stopped: Stopped,
 ) {
     let answer = |request| {
         let api = Arc::clone(&api);
@@ -180,7 +197,15 @@ async fn connection(
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
-    if let Ok(Err(error)) = timeout(CONNECTION, serving).await {
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = timeout(CONNECTION, serving.as_mut()) => ended,
+        () = stop(&mut stopped) => {
+            serving.as_mut().graceful_shutdown();
+            timeout(FAREWELL, serving.as_mut()).await
+        }
+    };
+    if let Ok(Err(error)) = ended {
         tracing::debug!(%error, "a connection to the admin listener ended early");
     }
 }

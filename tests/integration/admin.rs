@@ -521,7 +521,10 @@ fn the_commands_find_the_gateway_by_its_file() {
     eventually("it is served", || UnixStream::connect(program.folder().join("admin.sock")).is_ok());
     let (code, table) = told(&program, &["sessions", "--route", "all", "--sort", "newest"]);
     assert_eq!(code, Some(0), "{table}");
-    assert!(table.starts_with("KEY ") && table.contains("builtin:echo") && table.contains("3 of 3 sessions"), "{table}");
+    assert!(
+        table.starts_with("KEY ") && table.contains("builtin:echo") && table.contains("3 of 3 sessions"),
+        "{table}"
+    );
     let (_, list) = told(&program, &["sessions", "--json", "--client", "127.0.0.1", "-n", "2"]);
     let list: Value = serde_json::from_str(&list).unwrap();
     assert_eq!((&list["matching"], list["sessions"].as_array().unwrap().len()), (&json!(3), 2));
