@@ -74,7 +74,7 @@ pub(crate) enum Command {
     ///
     /// Options before `end` choose which sessions are meant.
     #[command(verbatim_doc_comment)]
-    Sessions(SessionsArguments),
+    Sessions(Box<SessionsArguments>),
     /// Watch a running gateway: sessions, round trips, ends and backends; it needs [admin] in gateway.toml.
     Top(TopArguments),
     /// Take a running gateway, or one backend of it, out of service; it needs [admin] in gateway.toml.

@@ -159,9 +159,15 @@ fn frame(client: &Client, sort: &str, (width, height): (usize, usize)) -> Result
         lines.push(row(cells(session), width));
     }
     lines.truncate(height.saturating_sub(1));
-    let keys: Vec<String> = SORTS.iter().map(|(key, name)| format!("{key} {name}")).collect();
-    lines.push(format!("by {sort} · {} · q quit", keys.join(" · ")));
+    lines.push(keys(sort));
     Ok(lines.iter().map(|line| cut(line, width)).collect())
+}
+
+/// Which keys choose which order; the one in brackets is chosen.
+fn keys(sort: &str) -> String {
+    let key =
+        |(key, name): &(char, &str)| if *name == sort { format!("[{key} {name}]") } else { format!("{key} {name}") };
+    format!("{}  q quits", SORTS.iter().map(key).collect::<Vec<_>>().join("  "))
 }
 
 fn above(overview: &Value, address: &impl std::fmt::Display) -> Vec<String> {
@@ -241,6 +247,7 @@ mod tests {
         let one = json!({ "key": "12-123456789", "client": "2001:db8::1234:5678:9abc:def0", "route": "a very long name",
                           "age_ms": 1, "legs": legs });
         assert!(row(cells(&one), 80).chars().count() <= 80, "{}", row(cells(&one), 80));
+        assert!(SORTS.iter().all(|(_, name)| keys(name).len() <= 80), "{}", keys("round_trip"));
         assert_eq!(cut("a\tb\u{1b}c", 4), "a?b?");
     }
 
