@@ -1,7 +1,9 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
+mod endings;
 mod operator;
 
-pub use operator::Operator;
+pub use endings::{EndingId, EndingState, Progress};
+pub use operator::{BackendState, Backends, Operator, Overview, Page};
 
 use crate::{
     config::{Ceilings, Config},
@@ -12,7 +14,7 @@ use crate::{
         refusals::Refusals,
     },
     listener::{
-        ListenAddress, ListenerConfig,
+        Health, ListenAddress, ListenerConfig,
         bind::{BindError, Bound, bind_with},
         handover,
         inherited::Inherited,
@@ -27,12 +29,13 @@ use crate::{
     metrics::{Meters, WorkerMeter},
     route::{Route, RouteConfig, Router},
     session::Outboxes,
-    shutdown::{Control, DrainPlan, Drained, Share, Tally},
+    shutdown::{Control, DrainPlan, Drained, Phase, Share, Tally},
     upgrade::Lineage,
     upstream::{Upstream, UpstreamTlsError},
     worker::{self, Workers},
 };
-pub use crate::{listener::spread::Load, session::Observer};
+pub use crate::{listener::spread::Load, session::Observer, worker::Query};
+use endings::Endings;
 use rustls::ServerConfig;
 use std::{
     collections::BTreeMap,
@@ -84,6 +87,8 @@ pub struct Gateway {
     /// To ask the workers, and to have them do something.
     reach: Workers,
     meters: Arc<Meters>,
+    endings: Endings,
+    started: Instant,
     workers: Vec<JoinHandle<Drained>>,
     access: Option<Arc<AccessLog>>,
     admission: Arc<Admission>,
@@ -122,6 +127,7 @@ impl Gateway {
         lineage: Lineage,
     ) -> Result<Self, StartError> {
         let workers = worker_count(&config);
+        let start = Instant::now();
         let meters = Meters::new(workers);
         meters.show_generation(lineage.generation().into());
         let router = Arc::new(router(&config, &meters)?);
@@ -139,7 +145,7 @@ impl Gateway {
         let mut bound = bind_with(inherited, &config.listeners, workers)?;
         let arrivals: Vec<_> = bound.iter().map(|bound| bound.arrival(workers)).collect();
         let listeners = bound.iter().map(listening).collect();
-        let board = Arc::new(Board::new(workers, Instant::now()));
+        let board = Arc::new(Board::new(workers, start));
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
         let control = Control::default();
@@ -149,6 +155,8 @@ impl Gateway {
             board,
             reach,
             meters,
+            endings: Endings::default(),
+            started: start,
             workers: Vec::new(),
             access,
             admission: Arc::clone(&admission),
@@ -160,12 +168,14 @@ impl Gateway {
         let (ready, started) = sync_channel(workers);
         for (index, ((outboxes, (hands, intake)), errands)) in outboxes.into_iter().zip(links).zip(errands).enumerate()
         {
-            let meter = &gateway.meters.workers()[index];
+            let (meter, control) = (&gateway.meters.workers()[index], &gateway.control);
             let parts = bound.iter_mut().zip(&tls).zip(&arrivals);
-            let sockets =
-                parts.flat_map(|((bound, tls), arrival)| sockets_of(bound, workers - index, tls.as_ref(), *arrival));
+            let sockets = parts.flat_map(|((bound, tls), arrival)| {
+                sockets_of(bound, workers - index, tls.as_ref(), *arrival, control)
+            });
             let setup = worker::Setup {
                 share: share(index, workers),
+                start,
                 errands,
                 listeners: sockets.collect(),
                 hands,
@@ -230,6 +240,8 @@ impl Gateway {
         Operator {
             control: self.control.clone(),
             workers: self.reach.clone(),
+            endings: self.endings.clone(),
+            started: self.started,
             meters: Arc::clone(&self.meters),
             access: self.access.clone(),
             admission: Arc::clone(&self.admission),
@@ -364,19 +376,25 @@ fn sockets_of(
     workers_left: usize,
     tls: Option<&Arc<ServerConfig>>,
     arrival: Arrival,
+    control: &Control,
 ) -> Vec<worker::Listening> {
     let kept = bound.sockets.len() - bound.sockets.len().div_ceil(workers_left);
+    let health = bound.config.health.clone().map(|path| {
+        let control = control.clone();
+        Arc::new(Health { path, ready: Box::new(move || control.phase() == Phase::Serving) })
+    });
     let listening = |socket| worker::Listening {
         socket,
         asked: bound.config.address.clone(),
         address: bound.address.clone(),
         file: bound.file.clone(),
         tls: tls.cloned(),
+        health: health.clone(),
         arrival,
     };
     bound.sockets.split_off(kept).into_iter().map(listening).collect()
 }
 
 fn listening(bound: &Bound) -> ListenerConfig {
-    ListenerConfig { address: bound.address.clone(), tls: bound.config.tls.clone() }
+    ListenerConfig { address: bound.address.clone(), ..bound.config.clone() }
 }

@@ -14,6 +14,9 @@ fn main() -> ExitCode {
         Some(Command::Check(check)) => cli::check::check(&check),
         Some(Command::Try(trial)) => cli::trial::trial(&trial),
         Some(Command::Upgrade(upgrade)) => cli::upgrade::upgrade(&upgrade),
+        Some(Command::Sessions(sessions)) => cli::sessions::sessions(&sessions),
+        Some(Command::Top(top)) => cli::top::top(&top),
+        Some(Command::Drain(drain)) => cli::drain::drain(&drain),
     };
     exit.into()
 }

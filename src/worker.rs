@@ -1,15 +1,19 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
 mod errands;
+mod sessions;
 mod succession;
 
 pub(crate) use errands::{Errands, Workers};
+use sessions::Counts;
+pub use sessions::Query;
+pub(crate) use sessions::{Chosen, Part, Survey};
 pub(crate) use succession::Offer;
 use succession::{Listens, Stop, stopped};
 
 use crate::{
     handshake::{self, Edge, admission::Admission},
     listener::{
-        ListenAddress,
+        Health, ListenAddress,
         accept::{Connection, Listener, accept},
         bind::{ListenSocket, SocketFile},
         handover::{Hands, Intake},
@@ -22,10 +26,12 @@ use crate::{
     session::{
         self, Account, Observer, Opening, Outboxes, WorkerContext,
         pause::{PauseWatch, TICK},
+        registry::Registry,
     },
     shutdown::{DrainCause, DrainPlan, Drained, Draining, Phase, Share, Tally, drain, until_closing},
     tasks::Tasks,
     transport::{RecordRoom, ServerConfigs},
+    upstream::Upstream,
 };
 use rustls::ServerConfig;
 use std::{
@@ -49,6 +55,8 @@ pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
 /// What a worker is made of; built by the gateway, moved to the worker's thread.
 pub(crate) struct Setup {
     pub(crate) share: Share,
+    /// When the gateway started.
+    pub(crate) start: Instant,
     pub(crate) errands: Errands,
     pub(crate) listeners: Vec<Listening>,
     pub(crate) hands: Hands,
@@ -74,6 +82,7 @@ pub(crate) struct Listening {
     pub(crate) address: ListenAddress,
     pub(crate) file: Option<Arc<SocketFile>>,
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) health: Option<Arc<Health>>,
     pub(crate) arrival: Arrival,
 }
 
@@ -96,6 +105,7 @@ pub(crate) fn run(setup: Setup, ready: SyncSender<io::Result<()>>) -> Drained {
 async fn live(setup: Setup) -> Drained {
     let Setup {
         share,
+        start,
         errands,
         listeners,
         hands,
@@ -112,7 +122,8 @@ async fn live(setup: Setup) -> Drained {
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), hands, outboxes, (verdicts, access), observer, plan.pace));
+    let place = (share.worker, start);
+    let worker = Rc::new(Worker::new(place, edge(), hands, outboxes, (verdicts, access), observer, plan.pace));
     for listening in listeners {
         worker.listen(listening);
     }
@@ -152,11 +163,14 @@ async fn live(setup: Setup) -> Drained {
 
 /// A worker on its own thread: what it serves with, and what it runs. Other threads reach it by [`Workers`].
 pub(crate) struct Worker {
+    /// Its number among the workers.
+    index: u32,
     edge: Rc<Edge>,
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
     records: RecordRoom,
     observer: Option<Arc<dyn Observer>>,
+    counts: Rc<Counts>,
     hands: Hands,
     slots: Arc<Semaphore>,
     stop: watch::Sender<Stop>,
@@ -168,6 +182,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     fn new(
+        (index, start): (u32, Instant),
         edge: Rc<Edge>,
         hands: Hands,
         outboxes: Outboxes,
@@ -177,8 +192,10 @@ impl Worker {
     ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
+        let counts = Rc::<Counts>::default();
+        let counting = Rc::clone(&counts);
         let context = WorkerContext {
-            registry: Rc::default(),
+            registry: Rc::new(Registry::counting_from(start)),
             pause: Rc::clone(&pause),
             heartbeat: observer.clone().map(|observer| -> session::HeartbeatObserver {
                 Rc::new(move |session, side, event| observer.heartbeat(session, side, event))
@@ -186,6 +203,7 @@ impl Worker {
             outboxes,
             scratch: RefCell::default(),
             report: Box::new(move |verdict| {
+                counting.ended(verdict.reason);
                 verdicts.write(&verdict, Instant::now());
                 if let Some(observer) = &watching {
                     observer.ended(&verdict);
@@ -196,11 +214,13 @@ impl Worker {
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
+            index,
             edge,
             context: Rc::new(context),
             pause,
             records: RecordRoom::default(),
             observer,
+            counts,
             hands,
             slots: Arc::new(Semaphore::new(HANDSHAKES)),
             stop: watch::Sender::new(Stop::Serving),
@@ -213,7 +233,7 @@ impl Worker {
 
     /// Accepts on one socket until told to stop.
     fn listen(self: &Rc<Self>, listening: Listening) {
-        let Listening { socket, asked, address, file, tls, arrival } = listening;
+        let Listening { socket, asked, address, file, tls, health, arrival } = listening;
         let listener = match Listener::new(socket) {
             Ok(listener) => Rc::new(listener),
             Err(error) => {
@@ -226,7 +246,8 @@ impl Worker {
         let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
         let tls = tls.map(ServerConfigs::new);
         let accepting = async move {
-            let each = |connection| {
+            let each = |mut connection: Connection| {
+                connection.peer.health.clone_from(&health);
                 if let Some(connection) = worker.hands.pass_on(connection, tls.as_ref(), arrival) {
                     worker.greet(connection, tls.clone());
                 }
@@ -266,7 +287,13 @@ impl Worker {
         self.context.registry.len()
     }
 
+    /// The pools that its routes go to, each once.
+    pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.edge.upstreams()
+    }
+
     fn begin(&self, opening: Opening) {
+        self.counts.started();
         if let Some(observer) = &self.observer {
             observer.opened(&opening.facts);
         }

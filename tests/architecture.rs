@@ -100,10 +100,12 @@ const TABLE: &[(&str, &[&str])] = &[
             "supervisor",
         ],
     ),
-    ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "upgrade", "supervisor"]),
-    ("worker", &["gateway", "upgrade", "supervisor"]),
-    ("supervisor", &["gateway", "worker", "upgrade", "config", "session", "handshake"]),
-    ("upgrade", &["gateway", "config", "session", "handshake", "relay", "protocol"]),
+    ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "admin", "upgrade", "supervisor"]),
+    ("worker", &["gateway", "admin", "upgrade", "supervisor"]),
+    ("gateway", &["admin"]),
+    ("admin", &["worker", "handshake", "transport", "upstream", "route", "log"]),
+    ("supervisor", &["gateway", "worker", "upgrade", "config", "session", "handshake", "admin"]),
+    ("upgrade", &["gateway", "config", "session", "handshake", "relay", "protocol", "admin"]),
 ];
 
 /// What the pure modules must not name: IO, clocks, random sources, logs, metrics, threads.

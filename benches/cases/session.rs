@@ -9,7 +9,7 @@ use pulsegate::{
     upstream::{Backend, BackendAddress, Lease},
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -121,7 +121,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
         user_agent: None,
         origin: None,
         local_port: None,
-        accounts: 0,
+        accounts: Cell::default(),
         permit,
         meter: Arc::default(),
     };

@@ -18,6 +18,7 @@ use crate::{
     route::{RouteOptions, Router},
     session::{Opened, Opening},
     transport::{Socket, Stream},
+    upstream::Upstream,
 };
 use admission::Admission;
 use http::StatusCode;
@@ -75,6 +76,18 @@ impl Edge {
         let longest = router.matching_order().map(|route| once(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
         Rc::new(Self { defaults, trusted_proxies, router, admission, refusals, dials, meter, patience })
+    }
+
+    /// The pools that its routes go to, each once, in matching order.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        for route in self.router.matching_order() {
+            if !upstreams.iter().any(|known| Arc::ptr_eq(known, &route.upstream)) {
+                upstreams.push(Arc::clone(&route.upstream));
+            }
+        }
+        upstreams
     }
 }
 

@@ -6,6 +6,7 @@
 mod closing;
 mod deadlines;
 pub mod end_reason;
+mod figures;
 mod patience;
 pub mod settings;
 pub mod side;
@@ -13,6 +14,7 @@ mod turn;
 
 pub use closing::{Loss, Outcome, Wish};
 pub use end_reason::{Blame, CloseCodes, EndReason, Farewell, Severity};
+pub use figures::LegFigures;
 pub use settings::{MessageLimits, Pings, RelayConfig, RelayTimeouts, Utf8};
 pub use side::{PerSide, Side};
 

@@ -1,9 +1,11 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
 
+pub mod census;
 mod drive;
 mod flow;
 pub mod pause;
 pub mod registry;
+pub mod select;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ use pause::PauseWatch;
 use pin_project_lite::pin_project;
 use registry::Registry;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     net::IpAddr,
     num::NonZeroU16,
@@ -74,7 +76,7 @@ pub struct Facts {
     /// Our own port on the connection to the backend.
     pub local_port: Option<NonZeroU16>,
     /// How often it was due to be written while it ran.
-    pub accounts: u32,
+    pub accounts: Cell<u32>,
     /// Given back when the session ends.
     pub permit: Permit,
     /// Where its worker counts what the sessions of its route do.

@@ -1,6 +1,7 @@
 //! What a session tells: its heartbeats to who watches, its verdict once.
 
 use super::{
+    census::Figures,
     drive::Session,
     verdict::{LegVerdict, Verdict},
 };
@@ -11,6 +12,15 @@ use crate::{
 use std::time::{Duration, Instant};
 
 impl Session {
+    /// Answers the census that asks.
+    #[cold]
+    pub(super) fn tell_figures(&self, now: Instant) {
+        let leg = |side| self.relay.figures(side, now);
+        let legs = PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) };
+        let age = now.saturating_duration_since(self.started());
+        self.membership.answer(Figures { age, ending: self.relay.is_ending(), legs });
+    }
+
     #[inline]
     pub(super) fn tell_heartbeat(&mut self, side: Side) {
         if let Some(event) = self.relay.take_event(side) {
@@ -48,7 +58,7 @@ impl Session {
     /// When this session is to be written while it runs, if ever.
     pub(super) fn account_due(&self) -> Option<Instant> {
         let account = self.context.account.as_ref().filter(|_| !self.relay.is_ending())?;
-        self.relay.started().checked_add(account.every.saturating_mul(self.facts.accounts.saturating_add(1)))
+        self.relay.started().checked_add(account.every.saturating_mul(self.facts.accounts.get().saturating_add(1)))
     }
 
     /// Writes how it does, once for all the times that were missed.
@@ -57,7 +67,7 @@ impl Session {
         let Some(account) = &self.context.account else { return };
         let age = now.saturating_duration_since(self.relay.started());
         let times = age.as_nanos() / account.every.as_nanos().max(1);
-        self.facts.accounts = u32::try_from(times).unwrap_or(u32::MAX);
+        self.facts.accounts.set(u32::try_from(times).unwrap_or(u32::MAX));
         let leg = |side| LegVerdict::of(&self.relay, side, self.relay.silence(side, now));
         let legs = PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) };
         (account.write)(&self.facts, &legs, age);

@@ -33,7 +33,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream, close: Duration) ->
         user_agent: None,
         origin: None,
         local_port: None,
-        accounts: 0,
+        accounts: Cell::default(),
         permit,
         meter: Arc::default(),
     };

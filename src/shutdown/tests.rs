@@ -65,9 +65,9 @@ impl Stage {
                 let order = poll_fn(|cx| member.listen(cx.waker()).order.map_or(Poll::Pending, Poll::Ready));
                 tokio::select! {
                     order = order => {
-                        told.borrow_mut().push((start.elapsed(), order));
+                        told.borrow_mut().push((start.elapsed(), order.clone()));
                         match order {
-                            Order::End { .. } => end = Some(Instant::now() + closing),
+                            Order::End { .. } | Order::Terminate(_) => end = Some(Instant::now() + closing),
                             Order::Cut => return,
                         }
                     }

@@ -10,8 +10,9 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// One backend at run time, shared by all workers.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Backend {
     warned: AtomicBool,
     meter: Arc<BackendMeter>,
     turnstile: Mutex<Turnstile>,
+    drained: AtomicBool,
     pub(super) health: Health,
 }
 
@@ -48,6 +50,7 @@ impl Backend {
             proven: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             turnstile: Mutex::default(),
+            drained: AtomicBool::new(false),
             health: Health::default(),
         }
     }
@@ -65,7 +68,7 @@ impl Backend {
     }
 
     /// One of its sessions lost it: when its client is to be told, so that the clients of all that it has are told over `pace`.
-    pub fn turn(&self, now: Instant, pace: Bounded) -> Turn {
+    pub fn turn(&self, now: std::time::Instant, pace: Bounded) -> Turn {
         let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
         turnstile.enter(now, self.sessions(), |sessions| pace.time(sessions))
     }
@@ -79,6 +82,24 @@ impl Backend {
     /// One of its sessions answered one of our pings.
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is given no new session, as an operator wants it.
+    #[must_use]
+    pub fn drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is given no new session, or again its share of them.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
+    /// For how long it is left alone because it failed. `None`: it is up, or due to be tried again.
+    #[must_use]
+    pub fn down_for(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.health.alone_until(now).map(|until| until - now)
     }
 
     /// Whether this is the first time that something about it deserves a warning.

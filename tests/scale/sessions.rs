@@ -195,7 +195,7 @@ impl Common {
             user_agent: None,
             origin: None,
             local_port: None,
-            accounts: 0,
+            accounts: Cell::default(),
             permit: self.admission.admit(&self.route, None).unwrap(),
             meter: Arc::clone(&self.meter),
         };
