@@ -1,5 +1,6 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
 mod changes;
+mod endings;
 mod operator;
 mod reload;
 mod routing;
@@ -8,7 +9,8 @@ mod standing;
 mod watch;
 
 pub use changes::{Altered, Changes};
-pub use operator::Operator;
+pub use endings::{EndingId, EndingState, Progress};
+pub use operator::{BackendState, Backends, Operator, Overview, Page};
 pub use reload::{ReloadError, Reloads};
 
 use crate::{
@@ -39,7 +41,8 @@ use crate::{
     upstream::UpstreamTlsError,
     worker::{self, Workers},
 };
-pub use crate::{listener::spread::Load, session::Observer};
+pub use crate::{listener::spread::Load, session::Observer, worker::Query};
+use endings::Endings;
 use reload::Reloader;
 use routing::Routing;
 use served::Listeners;
@@ -94,6 +97,8 @@ pub struct Gateway {
     /// To ask the workers, and to have them do something.
     reach: Workers,
     meters: Arc<Meters>,
+    endings: Endings,
+    started: Instant,
     workers: Vec<JoinHandle<Drained>>,
     access: Option<Arc<AccessLog>>,
     admission: Arc<Admission>,
@@ -132,6 +137,7 @@ impl Gateway {
         lineage: Lineage,
     ) -> Result<Self, StartError> {
         let workers = worker_count(&config);
+        let start = Instant::now();
         let meters = Meters::new(workers);
         meters.show_generation(lineage.generation().into());
         let routing = Routing::build(&config, None, &meters)?;
@@ -144,14 +150,14 @@ impl Gateway {
         let refusals = Refusals::new();
         let (plan, terms) = (DrainPlan::of(&config), terms(&config, &routing));
 
-        let mut listeners = Listeners::default();
+        let control = Control::default();
+        let mut listeners = Listeners::new(control.clone());
         let prepared = listeners.prepare(inherited, &config.listeners, workers)?;
         let opened = listeners.commit(prepared, workers).opened;
         show(&config, max_sessions, &meters);
-        let board = Arc::new(Board::new(workers, Instant::now()));
+        let board = Arc::new(Board::new(workers, start));
         let links = handover::link(&board, workers);
         let (reach, errands) = Workers::new(workers);
-        let control = Control::default();
         let (routes, upgrade_timeout) = (Arc::clone(&routing.routes), config.gateway.upgrade_timeout);
         let standing = Standing {
             config,
@@ -169,6 +175,8 @@ impl Gateway {
             board,
             reach,
             meters,
+            endings: Endings::default(),
+            started: start,
             workers: Vec::new(),
             access,
             admission: Arc::clone(&admission),
@@ -183,6 +191,7 @@ impl Gateway {
             let meter = &gateway.meters.workers()[index];
             let setup = worker::Setup {
                 share: share(index, workers),
+                start,
                 errands,
                 listeners,
                 hands,
@@ -257,6 +266,8 @@ impl Gateway {
         Operator {
             control: self.control.clone(),
             workers: self.reach.clone(),
+            endings: self.endings.clone(),
+            started: self.started,
             meters: Arc::clone(&self.meters),
             access: self.access.clone(),
             admission: Arc::clone(&self.admission),

@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         Some(Command::Probe(arguments)) => cli::probe::probe_service(&arguments),
         Some(Command::Schema) => cli::generate::schema(),
         Some(Command::Generate(arguments)) => cli::generate::generate(&arguments),
+        Some(Command::Sessions(sessions)) => cli::sessions::sessions(&sessions),
+        Some(Command::Top(top)) => cli::top::top(&top),
+        Some(Command::Drain(drain)) => cli::drain::drain(&drain),
     };
     exit.into()
 }

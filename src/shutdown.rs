@@ -161,7 +161,7 @@ pub async fn drain(
     let mut told = 0;
     let order = Order::End { reason: EndReason::Draining, code: Some(plan.code.unwrap_or(cause.code())) };
     let tell = |key| {
-        parts.registry.order(key, order);
+        parts.registry.order(key, order.clone());
         parts.tally.told();
         told += 1;
     };

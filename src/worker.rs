@@ -2,11 +2,15 @@
 mod errands;
 mod listening;
 mod retire;
+mod sessions;
 mod succession;
 mod update;
 
 pub(crate) use errands::{Errands, Workers};
-pub(crate) use listening::{ListenerId, Listening};
+pub(crate) use listening::{Greeting, ListenerId, Listening};
+use sessions::Counts;
+pub use sessions::Query;
+pub(crate) use sessions::{Chosen, Part, Survey};
 pub(crate) use succession::Offer;
 pub(crate) use update::Update;
 
@@ -27,10 +31,12 @@ use crate::{
     session::{
         self, Account, Observer, Opening, Outboxes, Routes, RoutesByName, WorkerContext,
         pause::{PauseWatch, TICK},
+        registry::Registry,
     },
     shutdown::{DrainCause, DrainPlan, Drained, Draining, Phase, Share, Tally, drain, until_closing},
     tasks::Tasks,
     transport::{RecordRoom, ServerConfigs},
+    upstream::Upstream,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -53,6 +59,8 @@ pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
 /// What a worker is made of; built by the gateway, moved to the worker's thread.
 pub(crate) struct Setup {
     pub(crate) share: Share,
+    /// When the gateway started.
+    pub(crate) start: Instant,
     pub(crate) errands: Errands,
     pub(crate) listeners: Vec<Listening>,
     pub(crate) hands: Hands,
@@ -89,6 +97,7 @@ pub(crate) fn run(setup: Setup, ready: SyncSender<io::Result<()>>) -> Drained {
 async fn live(setup: Setup) -> Drained {
     let Setup {
         share,
+        start,
         errands,
         listeners,
         hands,
@@ -106,7 +115,8 @@ async fn live(setup: Setup) -> Drained {
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker = Rc::new(Worker::new(edge(), share, plan, hands, outboxes, (verdicts, access), observer));
+    let worker =
+        Rc::new(Worker::new((share.worker, start), edge(), share, plan, hands, outboxes, (verdicts, access), observer));
     worker.context.routes.replace(routes);
     for listening in listeners {
         worker.listen(listening);
@@ -150,6 +160,8 @@ async fn live(setup: Setup) -> Drained {
 
 /// A worker on its own thread: what it serves with, and what it runs. Other threads reach it by [`Workers`].
 pub(crate) struct Worker {
+    /// Its number among the workers.
+    index: u32,
     edge: Rc<Edge>,
     share: Share,
     plan: Cell<DrainPlan>,
@@ -159,6 +171,7 @@ pub(crate) struct Worker {
     pause: Rc<PauseWatch>,
     records: RecordRoom,
     observer: Option<Arc<dyn Observer>>,
+    counts: Rc<Counts>,
     hands: Hands,
     slots: Arc<Semaphore>,
     stop: watch::Sender<Stop>,
@@ -169,6 +182,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     fn new(
+        (index, start): (u32, Instant),
         edge: Rc<Edge>,
         share: Share,
         plan: DrainPlan,
@@ -179,8 +193,10 @@ impl Worker {
     ) -> Self {
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
+        let counts = Rc::<Counts>::default();
+        let counting = Rc::clone(&counts);
         let context = WorkerContext {
-            registry: Rc::default(),
+            registry: Rc::new(Registry::counting_from(start)),
             routes: Routes::default(),
             pause: Rc::clone(&pause),
             heartbeat: observer.clone().map(|observer| -> session::HeartbeatObserver {
@@ -189,6 +205,7 @@ impl Worker {
             outboxes,
             scratch: RefCell::default(),
             report: Box::new(move |verdict| {
+                counting.ended(verdict.reason);
                 verdicts.write(&verdict, Instant::now());
                 if let Some(observer) = &watching {
                     observer.ended(&verdict);
@@ -199,6 +216,7 @@ impl Worker {
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
+            index,
             edge,
             share,
             plan: Cell::new(plan),
@@ -208,6 +226,7 @@ impl Worker {
             pause,
             records: RecordRoom::default(),
             observer,
+            counts,
             hands,
             slots: Arc::new(Semaphore::new(HANDSHAKES)),
             stop: watch::Sender::new(Stop::Serving),
@@ -247,7 +266,13 @@ impl Worker {
         self.context.registry.len()
     }
 
+    /// The pools that its routes go to, each once.
+    pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.edge.upstreams()
+    }
+
     fn begin(&self, mut opening: Opening) {
+        self.counts.started();
         // A reload may have come during its handshake.
         if let Some(route) = self.context.routes.get(&opening.facts.route.name) {
             opening.facts.route = route;

@@ -101,8 +101,9 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("probe", &["session", "config", "listener", "handshake", "gateway", "worker", "shutdown", "log", "admin"]),
-    ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "upgrade", "supervisor"]),
-    ("worker", &["gateway", "upgrade", "supervisor"]),
+    ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "admin", "upgrade", "supervisor"]),
+    ("worker", &["gateway", "admin", "upgrade", "supervisor"]),
+    ("gateway", &["admin"]),
     ("supervisor", &["gateway", "worker", "upgrade", "config", "session", "handshake"]),
     ("upgrade", &["gateway", "config", "session", "handshake", "relay", "protocol"]),
 ];

@@ -12,14 +12,14 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn full() -> (Rc<Registry>, Vec<Membership>) {
     let registry = Rc::<Registry>::default();
-    let members = (0..SESSIONS).map(|_| registry.enter(None)).collect();
+    let members = (0..SESSIONS).map(|_| registry.enter()).collect();
     (registry, members)
 }
 
 fn enter_and_leave() -> Run {
     let (registry, members) = full();
     Box::new(move || {
-        let member = registry.enter(None);
+        let member = registry.enter();
         black_box(member.listen(Waker::noop()));
         drop(black_box(member));
         black_box(&members);

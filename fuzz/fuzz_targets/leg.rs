@@ -81,7 +81,7 @@ impl Bench {
                 if self.leg.output == Output::Open && u.ratio(1, 8)? {
                     let frame = CloseFrame { code: CloseCode::new(u.arbitrary()?), reason: "fuzz" };
                     self.leg.quiet();
-                    self.leg.output = Output::Due { frame: Box::new(frame), by: self.now };
+                    self.leg.output = Output::Due { frame: Box::new(frame.saying(None)), by: self.now };
                 }
             }
         }

@@ -1,9 +1,13 @@
 //! The command line: what may be asked for, and how it is explained.
 pub(crate) mod check;
+mod client;
+pub(crate) mod drain;
 pub(crate) mod generate;
 pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod run;
+pub(crate) mod sessions;
+pub(crate) mod top;
 pub(crate) mod trial;
 pub(crate) mod upgrade;
 
@@ -26,6 +30,7 @@ First steps:
   pulsegate probe wss://example.com   ask any WebSocket service how it answers pings, and when silence cuts it (--idle)
   pulsegate check                     see what gateway.toml will serve, and what is wrong with it
   pulsegate                           serve it
+  pulsegate top                       watch it, once [admin] is in gateway.toml
 
 Signals:
   SIGTERM, SIGINT   drain: end every session with a close frame, as [gateway] drain says; a second one cuts the rest
@@ -36,14 +41,14 @@ Signals:
 Exit codes:
   0    everything that was asked for was done; after a drain: every session had its close frame
   1    a drain had to cut sessions; `check --connect`: a backend did not answer; `upgrade`: the old process serves on;
-       `probe`: no WebSocket opened
+       `probe`: no WebSocket opened; `sessions`, `top`, `drain`: the gateway refused
   2    the command line is wrong
-  69   an address cannot be listened on, for example because it is in use; `upgrade`: there is no process to ask
+  69   an address cannot be listened on, for example because it is in use; no gateway answers, or no process to `upgrade`
   70   a worker failed: a bug
   71   the system refused something else: a thread, a signal handler
   78   the configuration is wrong; nothing was bound
 
-Logs go to standard error; answers of `check`, `try`, `upgrade` and `probe` to standard output.";
+Logs go to standard error; answers of the other commands to standard output.";
 
 /// A WebSocket gateway that keeps idle connections alive and finds dead ones.
 ///
@@ -97,6 +102,149 @@ pub(crate) enum Command {
     /// Write man pages and shell completions into a folder, for packages
     #[command(hide = true)]
     Generate(GenerateArguments),
+    /// List the sessions of a running gateway, or end them; it needs [admin] in gateway.toml.
+    ///
+    /// Options before `end` choose which sessions are meant.
+    #[command(verbatim_doc_comment)]
+    Sessions(Box<SessionsArguments>),
+    /// Watch a running gateway: sessions, round trips, ends and backends; it needs [admin] in gateway.toml.
+    Top(TopArguments),
+    /// Take a running gateway, or one backend of it, out of service; it needs [admin] in gateway.toml.
+    ///
+    /// Without --backend the gateway drains as [gateway] drain says, and ends.
+    #[command(verbatim_doc_comment)]
+    Drain(DrainArguments),
+}
+
+/// Where a running gateway is asked.
+#[derive(Args, Debug)]
+pub(crate) struct AdminArguments {
+    #[command(flatten)]
+    pub(crate) file: ConfigArgument,
+    /// Ask here instead of where [admin] in the file says: an IP address with a port, or unix:PATH
+    #[arg(long, value_name = "ADDR", value_parser = client::admin_address)]
+    pub(crate) admin: Option<ListenAddress>,
+    /// The file that holds the token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Which sessions are meant; all of what is given must fit.
+#[derive(Args, Debug)]
+pub(crate) struct FilterArguments {
+    /// The request's id, as in the logs
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// The route's name
+    #[arg(long)]
+    pub(crate) route: Option<String>,
+    /// The pool's name
+    #[arg(long)]
+    pub(crate) upstream: Option<String>,
+    /// The backend, as gateway.toml writes it
+    #[arg(long)]
+    pub(crate) backend: Option<String>,
+    /// The client's address, or a network such as 10.0.0.0/8, or unix
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) client: Option<String>,
+    /// At least this old: 90s, 2h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) min_age: Option<String>,
+    /// At most this old
+    #[arg(long, value_name = "TIME")]
+    pub(crate) max_age: Option<String>,
+    /// The last round trip of a leg took at least this long
+    #[arg(long, value_name = "TIME")]
+    pub(crate) min_round_trip: Option<String>,
+    /// At least this much waits for slow receivers: 64KiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) min_outbox: Option<String>,
+    /// Nothing was heard on a leg for at least this long
+    #[arg(long, value_name = "TIME")]
+    pub(crate) min_silence: Option<String>,
+    /// A leg is not read, because the other does not take what came
+    #[arg(long)]
+    pub(crate) paused: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SessionsArguments {
+    #[command(flatten)]
+    pub(crate) admin: AdminArguments,
+    #[command(flatten)]
+    pub(crate) filter: FilterArguments,
+    /// What comes first: oldest, newest, round_trip, outbox, silence, bytes, messages
+    #[arg(long, value_name = "ORDER", default_value = "oldest")]
+    pub(crate) sort: String,
+    /// Sessions to list at most
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// Print JSON, with every figure of each session
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<SessionsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// End one session, or all that the options before `end` choose.
+    End(EndArguments),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EndArguments {
+    /// One session, by its KEY or its request's id
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: Option<String>,
+    /// Every session, if nothing chooses
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Sessions a second
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate: Option<f64>,
+    /// The close code that clients get; 1001, if neither this nor the route says another
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<u16>,
+    /// The text in the close frame: at most 123 bytes
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TopArguments {
+    #[command(flatten)]
+    pub(crate) admin: AdminArguments,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub(crate) every: f64,
+    /// Print one look and end, as when the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DrainArguments {
+    #[command(flatten)]
+    pub(crate) admin: AdminArguments,
+    /// Only this backend, as gateway.toml writes it: it gets no new sessions
+    #[arg(long, value_name = "BACKEND")]
+    pub(crate) backend: Option<String>,
+    /// Only the backend of this pool
+    #[arg(long, value_name = "NAME", requires = "backend")]
+    pub(crate) upstream: Option<String>,
+    /// End its sessions too, with 1012
+    #[arg(long, requires = "backend")]
+    pub(crate) evacuate: bool,
+    /// Sessions a second
+    #[arg(long, value_name = "RATE", requires = "evacuate")]
+    pub(crate) rate: Option<f64>,
+    /// Put the backend back
+    #[arg(long, requires = "backend", conflicts_with = "evacuate")]
+    pub(crate) restore: bool,
+    /// Wait until the gateway has ended
+    #[arg(long, conflicts_with = "backend")]
+    pub(crate) wait: bool,
 }
 
 #[derive(Args, Debug)]

@@ -5,9 +5,11 @@ use super::{
     replace_listener,
 };
 use pulsegate::{
+    admin::{Admin, AdminError, Server},
     config::{self, Config},
     descriptors,
     gateway::{Ended, Gateway, Observer, StartError},
+    listener::ListenAddress,
     log,
     pid_file::PidFile,
     shutdown::Signals,
@@ -79,11 +81,20 @@ pub(crate) fn serve(
         Ok(handlers) => handlers,
         Err(error) => return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System),
     };
+    let admin = match config.admin.as_ref().map(Admin::bind).transpose() {
+        Ok(admin) => admin,
+        Err(error) => return refuse(&inheritance, &error, exit_of_admin(&error)),
+    };
     let gateway = match Gateway::inheriting(config, observer, &mut inheritance.sockets, lineage.clone()) {
         Ok(gateway) => gateway,
         Err(error) => return refuse(&inheritance, &error, exit_of(&error)),
     };
     tell_listeners(&gateway, hint);
+    // Until the gateway has ended: an operator sees how its drain goes.
+    let _admin = match admin.map(|admin| serve_admin(admin, &gateway)).transpose() {
+        Ok(server) => server,
+        Err(error) => return refuse(&inheritance, &error, exit_of_admin(&error)),
+    };
     let operator = gateway.operator();
     let reopen = {
         let operator = operator.clone();
@@ -154,9 +165,27 @@ fn tell_listeners(gateway: &Gateway, hint: bool) {
     }
 }
 
+fn serve_admin(admin: Admin, gateway: &Gateway) -> Result<Server, AdminError> {
+    let address = admin.address().clone();
+    let server = admin.serve(gateway.operator())?;
+    match address {
+        ListenAddress::Tcp(address) => tracing::info!("operators are served on http://{address}/"),
+        ListenAddress::Unix(path) => tracing::info!("operators are served on unix:{}", path.display()),
+    }
+    Ok(server)
+}
+
 /// Whether the built-in echo is served, as the shipped `gateway.toml` does.
 fn echo_hint(config: &Config) -> bool {
     config.upstreams.iter().any(|upstream| upstream.servers.contains(&BackendAddress::Echo))
+}
+
+fn exit_of_admin(error: &AdminError) -> Exit {
+    match error {
+        AdminError::Bind(_) => Exit::Unavailable,
+        AdminError::Token(_) => Exit::Configuration,
+        AdminError::Thread(_) => Exit::System,
+    }
 }
 
 fn exit_of(error: &StartError) -> Exit {

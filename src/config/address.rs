@@ -183,6 +183,16 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
     wrong("is not a host", "write a name such as \"chat.example.com\" or \"*.example.com\"".into())
 }
 
+/// A host by which a browser may reach the admin listener: a name or an address, without a port.
+pub(super) fn admin_host(text: &str) -> Result<String, Wrong> {
+    match host(text)? {
+        HostPattern::Exact(name) => Ok(name),
+        HostPattern::Wildcard(_) | HostPattern::Any => {
+            Err(Wrong::new(format!("{} is a pattern", quoted(text)), "list each host by its whole name"))
+        }
+    }
+}
+
 fn is_name(name: &str) -> bool {
     !name.ends_with('.') && !name.contains('*') && rustls_pki_types::ServerName::try_from(name).is_ok()
 }
@@ -226,7 +236,10 @@ pub(super) fn origin(text: &str) -> Result<String, Wrong> {
 }
 
 /// A network in CIDR form, or a single address.
-pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
+///
+/// # Errors
+/// Says what is wrong with the text and what would be right.
+pub fn network(text: &str) -> Result<IpNet, Wrong> {
     text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
         let help = "write a network such as \"10.0.0.0/8\" or an address such as \"::1\"";
         Wrong::new(format!("{} is not a network", quoted(text)), help)

@@ -1,7 +1,7 @@
 //! From the text of `gateway.toml` to a complete, valid `Config`, or to all its mistakes at once.
 use super::{
     AccessLogConfig, AccessLogFormat, AccessLogPath, Config, DrainConfig, GatewayConfig, LogConfig, LogFormat,
-    LogSessions, address,
+    LogSessions, address, admin,
     file::Table,
     keys, listeners, options,
     problem::{ConfigErrors, Sink, Wrong},
@@ -33,11 +33,13 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
     let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
     let upstreams = upstreams::read(root, base);
     let access_log = read_access_log(&root.child("access_log", &keys::ACCESS_LOG), base);
+    let listeners = listeners::read(root, base);
     Config {
         gateway: read_gateway(&root.child("gateway", &keys::GATEWAY), base),
         log: read_log(&root.child("log", &keys::LOG), access_log.is_some()),
         access_log,
-        listeners: listeners::read(root, base),
+        admin: admin::read(root, base, &listeners),
+        listeners,
         routes: routes::read(root, &defaults, &upstreams),
         upstreams: upstreams.into_iter().flat_map(|(_, upstream)| upstream).collect(),
         defaults,

@@ -10,7 +10,7 @@ pub(super) struct Place {
 
 pub(super) const ROOT: Place = Place {
     title: "the top level",
-    keys: &["gateway", "log", "access_log", "defaults", "listener", "route", "upstream"],
+    keys: &["gateway", "log", "access_log", "admin", "defaults", "listener", "route", "upstream"],
 };
 pub(super) const GATEWAY: Place = Place {
     title: "[gateway]",
@@ -29,6 +29,7 @@ pub(super) const DRAIN: Place =
     Place { title: "[gateway] drain", keys: &["delay", "spread", "rate", "order", "timeout", "code"] };
 pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
 pub(super) const ACCESS_LOG: Place = Place { title: "[access_log]", keys: &["path", "format", "sessions", "every"] };
+pub(super) const ADMIN: Place = Place { title: "[admin]", keys: &["address", "token_file", "hosts"] };
 pub(super) const DEFAULTS: Place = Place {
     title: "[defaults]",
     keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes"],
@@ -62,7 +63,7 @@ pub(super) const CLOSE_CODES: Place = Place {
         "internal",
     ],
 };
-pub(super) const LISTENER: Place = Place { title: "[[listener]]", keys: &["address", "tls"] };
+pub(super) const LISTENER: Place = Place { title: "[[listener]]", keys: &["address", "tls", "health"] };
 pub(super) const LISTENER_TLS: Place =
     Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version"] };
 pub(super) const CERTIFICATE: Place =
@@ -91,7 +92,7 @@ pub(super) const UPSTREAM: Place =
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 18] = [
+pub(super) const PLACES: [&Place; 19] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -99,6 +100,7 @@ pub(super) const PLACES: [&Place; 18] = [
     &ACCESS_LOG,
     &LISTENER,
     &LISTENER_TLS,
+    &ADMIN,
     &UPSTREAM,
     &UPSTREAM_TLS,
     &DEFAULTS,

@@ -4,7 +4,7 @@ use crate::{
     listener::{CertificateFiles, ListenAddress, ListenerConfig, ListenerTls, TlsVersion},
     pem::{self, Holds},
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use toml::de::DeValue;
 
 pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<ListenerConfig> {
@@ -19,13 +19,14 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<ListenerConfig> {
             address::listen_address(&value::text(value)?, base)
         });
         let tls = read_listener_tls(&table, base);
+        let health = table.read("health", |value| address::prefix(&value::text(value)?)).map(Arc::from);
         let Some(address) = address else { continue };
         let any_port = matches!(&address, ListenAddress::Tcp(address) if address.port() == 0);
         if !any_port && listeners.iter().any(|listener| listener.address == address) {
             let help = "give each its own address, or remove this one";
             table.report("address", Wrong::new("another listener has the same address", help));
         }
-        listeners.push(ListenerConfig { address, tls });
+        listeners.push(ListenerConfig { address, tls, health });
     }
     listeners
 }

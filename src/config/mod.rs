@@ -1,5 +1,6 @@
 //! The whole configuration: complete, typed, valid. The rest of the program sees only this.
 mod address;
+mod admin;
 mod ceilings;
 mod check;
 mod detection;
@@ -20,7 +21,8 @@ mod upstreams;
 mod value;
 mod warnings;
 
-pub use address::listen_address;
+pub use address::{listen_address, network};
+pub use admin::{TokenError, read_token};
 pub use ceilings::Ceilings;
 pub use check::parse;
 pub use detection::{Detection, detection, idle_bytes_per_day};
@@ -28,9 +30,10 @@ pub use load::{load, try_text};
 pub use problem::{ConfigErrors, Problem, Wrong};
 pub use report::{Report, report};
 pub use schema::schema;
+pub use value::{duration_text, size_text};
 
 use crate::{
-    listener::ListenerConfig,
+    listener::{ListenAddress, ListenerConfig},
     pacing::{Pace, Turns},
     protocol::close::CloseCode,
     route::{RouteConfig, RouteOptions},
@@ -53,6 +56,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `None`: no log of its own for verdicts.
     pub access_log: Option<AccessLogConfig>,
+    /// `None`: no `[admin]`, so nothing is served to operators.
+    pub admin: Option<AdminConfig>,
     /// `[defaults]`: what applies before a route is known.
     pub defaults: RouteOptions,
     pub listeners: Vec<ListenerConfig>,
@@ -77,6 +82,27 @@ pub struct GatewayConfig {
     pub drain: DrainConfig,
     /// Reload when the file or a certificate changes.
     pub watch: bool,
+}
+
+/// `[admin]`: where operators reach the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    pub address: ListenAddress,
+    /// The file that holds the token of those who may change something. `None`: only a Unix socket lets them.
+    pub token_file: Option<PathBuf>,
+    /// Names by which browsers may reach it besides its own address, in lower case, without a port.
+    pub hosts: Vec<String>,
+}
+
+impl AdminConfig {
+    /// Whether whoever reaches it is on this machine, or is let in by one who is.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match &self.address {
+            ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            ListenAddress::Unix(_) => true,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! What `pulsegate check` prints: everything that will be served, and what to think twice about.
 use super::{
-    Ceilings, Config, detection, idle_bytes_per_day,
+    AdminConfig, Ceilings, Config, detection, idle_bytes_per_day,
     routes::pattern_text,
     value::{quoted, time_text},
     warnings,
@@ -57,6 +57,9 @@ impl fmt::Display for Served<'_> {
 fn write_all(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings) -> fmt::Result {
     writeln!(out, "listeners")?;
     config.listeners.iter().try_for_each(|listener| write_listener(out, listener))?;
+    if let Some(admin) = &config.admin {
+        write_admin(out, admin)?;
+    }
     writeln!(out, "\nroutes, in matching order")?;
     let router = Router::new(config.routes.clone());
     router.matching_order().try_for_each(|route| write_route(out, config, route))?;
@@ -72,16 +75,32 @@ fn write_all(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings)
 
 fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fmt::Result {
     let address = &listener.address;
-    let Some(tls) = &listener.tls else { return writeln!(out, "  {address}, plain") };
+    let health = listener.health.as_deref().map_or_else(String::new, |path| format!(", readiness at {path}"));
+    let Some(tls) = &listener.tls else { return writeln!(out, "  {address}, plain{health}") };
     let versions = match tls.min_version {
         TlsVersion::Tls12 => "TLS 1.2 and 1.3",
         TlsVersion::Tls13 => "TLS 1.3",
     };
-    writeln!(out, "  {address}, {versions}")?;
+    writeln!(out, "  {address}, {versions}{health}")?;
     for (index, files) in tls.certificates.iter().enumerate() {
         let file = files.certificate.display();
         let default = if index == 0 && tls.certificates.len() > 1 { ", the default one" } else { "" };
         writeln!(out, "    {file}{}{default}", certificate_text(files).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+fn write_admin(out: &mut fmt::Formatter<'_>, admin: &AdminConfig) -> fmt::Result {
+    let address = &admin.address;
+    let who = match (address, admin.is_local(), &admin.token_file) {
+        (ListenAddress::Unix(_), ..) => "whoever may open the socket (0660) reads and changes",
+        (ListenAddress::Tcp(_), true, None) => "whoever is on this machine reads, nobody changes",
+        (ListenAddress::Tcp(_), true, Some(_)) => "whoever is on this machine reads, the token changes",
+        (ListenAddress::Tcp(_), false, _) => "the token reads and changes",
+    };
+    writeln!(out, "\nadmin\n  {address}: {who}")?;
+    if !admin.hosts.is_empty() {
+        writeln!(out, "    reached as {} too", admin.hosts.join(", "))?;
     }
     Ok(())
 }

@@ -64,6 +64,7 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("the top level", "gateway") => &keys::GATEWAY,
         ("the top level", "log") => &keys::LOG,
         ("the top level", "access_log") => &keys::ACCESS_LOG,
+        ("the top level", "admin") => &keys::ADMIN,
         ("the top level", "defaults") => &keys::DEFAULTS,
         ("the top level", "listener") => &keys::LISTENER,
         ("the top level", "route") => &keys::ROUTE,

@@ -7,8 +7,10 @@ use super::{
 
 /// Names from other programs, in lower case and without separators, with ours.
 const FOREIGN: &[(&str, &str)] = &[
-    ("admin", "[admin] is not part of this version"),
-    ("metrics", "an address for metrics is not part of this version"),
+    ("metrics", "write address in [admin]: metrics are served there"),
+    ("stats", "write address in [admin]"),
+    ("healthcheck", "write health in a [[listener]]"),
+    ("token", "write token_file in [admin], the name of a file that holds the token"),
     ("clientclosed", "a client's own close frame crosses untouched"),
     ("upstreamclosed", "a backend's own close frame crosses untouched"),
     (
@@ -207,7 +209,8 @@ mod tests {
             (&DEFAULTS, "streamIdleTimeout", "timeouts.idle"),
             (&DEFAULTS, "keepalive", "ping_interval"),
             (&DEFAULTS, "keepalive_timeout", "timeouts.idle"),
-            (&ROOT, "admin", "not part of this version"),
+            (&ROOT, "metrics", "[admin]"),
+            (&LISTENER, "healthcheck", "health"),
             (&ROOT, "frontend", "[[listener]]"),
         ];
         for (place, name, ours) in names {

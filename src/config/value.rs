@@ -177,6 +177,22 @@ pub(super) fn rate(value: &DeValue<'_>) -> Result<Rate, Wrong> {
     Ok(Rate { count, per })
 }
 
+/// A time as `gateway.toml` writes it, zero too: `20s`, `1m30s`.
+///
+/// # Errors
+/// Says what is wrong with the text and what would be right.
+pub fn duration_text(text: &str) -> Result<Duration, Wrong> {
+    parse_duration(text)
+}
+
+/// A number of bytes as `gateway.toml` writes it: `64KiB`.
+///
+/// # Errors
+/// Says what is wrong with the text and what would be right.
+pub fn size_text(text: &str) -> Result<u64, Wrong> {
+    size(&DeValue::String(text.into()))
+}
+
 /// A number of bytes above zero.
 pub(super) fn size(value: &DeValue<'_>) -> Result<u64, Wrong> {
     const FORM: &str = "write a size such as \"256B\", \"64KiB\" or \"1MiB\"";

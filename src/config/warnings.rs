@@ -1,17 +1,21 @@
 //! What is valid in a configuration and yet probably not meant.
 use super::{
-    Ceilings, Config,
+    AdminConfig, Ceilings, Config,
     value::{quoted, time_text},
 };
 use crate::{
-    listener::{CertificateFiles, ListenerTls},
+    listener::{CertificateFiles, ListenAddress, ListenerTls},
     pacing::Pace,
     pem,
     relay::Side,
     route::RouteConfig,
     upstream::BackendAddress,
 };
-use std::time::{Duration, SystemTime};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    time::{Duration, SystemTime},
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -39,6 +43,7 @@ pub(super) fn warnings(config: &Config, ceilings: &Ceilings, now: SystemTime) ->
             warnings.push(format!("upstream {} is used by no route", quoted(&upstream.name)));
         }
     }
+    warnings.extend(config.admin.iter().flat_map(of_admin));
     warnings.extend(of_drain(config));
     warnings.extend(of_ceilings(config, ceilings));
     warnings
@@ -60,6 +65,27 @@ fn of_interval(route: &RouteConfig, side: Side) -> Option<String> {
         )),
         Some(_) => None,
     }
+}
+
+fn of_admin(admin: &AdminConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let file = admin.token_file.as_ref();
+    let open = file.and_then(|file| fs::metadata(file).ok()).is_some_and(|found| found.mode() & 0o007 != 0);
+    if let (Some(file), true) = (file, open) {
+        let file = file.display();
+        warnings.push(format!("{file}: every user of this machine can read the token of [admin]; chmod 640 it"));
+    }
+    match (&admin.address, admin.is_local(), file) {
+        (ListenAddress::Tcp(_), true, None) => warnings.push(
+            "admin lists sessions, and nobody can end one or drain a backend: set admin.token_file, or use a Unix socket"
+                .into(),
+        ),
+        (ListenAddress::Tcp(address), false, _) => warnings.push(format!(
+            "admin listens on {address} without TLS: its token can be read on the network; keep it to a network you trust"
+        )),
+        (ListenAddress::Tcp(_), true, Some(_)) | (ListenAddress::Unix(_), ..) => {}
+    }
+    warnings
 }
 
 fn of_drain(config: &Config) -> Option<String> {

@@ -92,6 +92,7 @@ impl Changes {
             ("gateway.upgrade_timeout", *upgrade_timeout != gateway.upgrade_timeout),
             ("log.format", *format != new.log.format),
             ("access_log", old.access_log != new.access_log),
+            ("admin", old.admin != new.admin),
         ];
         let differing = |keys: &[(&'static str, bool)]| keys.iter().filter(|key| key.1).map(|key| key.0).collect();
         self.settings = differing(&settings);

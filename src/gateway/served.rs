@@ -2,20 +2,22 @@
 use super::StartError;
 use crate::{
     listener::{
-        ListenerConfig,
+        Health, ListenerConfig,
         bind::{Bound, bind_beside},
         inherited::Inherited,
         tls::Secured,
     },
-    transport::ServerConfigs,
-    worker::{ListenerId, Listening},
+    shutdown::{Control, Phase},
+    worker::{Greeting, ListenerId, Listening},
 };
+use std::sync::Arc;
 
 /// The listeners that are open, in the order of the configuration.
-#[derive(Default)]
 pub(super) struct Listeners {
     served: Vec<Served>,
     given: u64,
+    /// Says whether the gateway is ready, to who asks at a listener.
+    control: Control,
 }
 
 struct Served {
@@ -46,13 +48,17 @@ struct Next {
 pub(super) struct Orders {
     /// For each worker.
     pub(super) opened: Vec<Vec<Listening>>,
-    pub(super) secured: Vec<(ListenerId, Option<ServerConfigs>)>,
+    pub(super) secured: Vec<Greeting>,
     pub(super) closed: Vec<ListenerId>,
     /// To be dropped when the workers have closed them.
     pub(super) former: Vec<Bound>,
 }
 
 impl Listeners {
+    pub(super) fn new(control: Control) -> Self {
+        Self { served: Vec::new(), given: 0, control }
+    }
+
     /// Reads certificates and binds new addresses. A listener that is open stays so if its address is wanted.
     /// New addresses may find their sockets among the inherited ones.
     pub(super) fn prepare(
@@ -73,6 +79,7 @@ impl Listeners {
                 (Some(former), Some(fresh)) => !former.equals(fresh),
                 (None, Some(_)) | (Some(_), None) => true,
             };
+            let differs = differs || known.is_some_and(|index| self.served[index].bound.config.health != config.health);
             if let (Some(former), Some(fresh)) = (former, &fresh)
                 && !former.has_certificates_of(fresh)
             {
@@ -95,7 +102,8 @@ impl Listeners {
             let served = match known.and_then(|index| former[index].take()) {
                 Some(mut served) => {
                     if differs {
-                        secured.push((served.id, tls.as_ref().map(|tls| tls.configs().clone())));
+                        let (id, health) = (served.id, health(&config, &self.control));
+                        secured.push(Greeting { id, tls: tls.as_ref().map(|tls| tls.configs().clone()), health });
                     }
                     (served.bound.config, served.tls) = (config, tls);
                     served
@@ -104,7 +112,8 @@ impl Listeners {
                     let Some(bound) = bound.next() else { continue };
                     self.given += 1;
                     let mut served = Served { id: ListenerId(self.given), bound, tls };
-                    served.deal(&mut opened);
+                    let health = health(&served.bound.config, &self.control);
+                    served.deal(&mut opened, health.as_ref());
                     served
                 }
             };
@@ -117,16 +126,15 @@ impl Listeners {
 
     /// With the addresses they really have.
     pub(super) fn listening(&self) -> impl Iterator<Item = ListenerConfig> {
-        self.served.iter().map(|served| ListenerConfig {
-            address: served.bound.address.clone(),
-            tls: served.bound.config.tls.clone(),
-        })
+        self.served
+            .iter()
+            .map(|served| ListenerConfig { address: served.bound.address.clone(), ..served.bound.config.clone() })
     }
 }
 
 impl Served {
     /// A socket for each worker; more, or none, if it has more or fewer than there are workers. A single one goes to the first.
-    fn deal(&mut self, workers: &mut [Vec<Listening>]) {
+    fn deal(&mut self, workers: &mut [Vec<Listening>], health: Option<&Arc<Health>>) {
         let arrival = self.bound.arrival(workers.len());
         let count = workers.len();
         for (index, worker) in workers.iter_mut().enumerate() {
@@ -140,8 +148,15 @@ impl Served {
                 address: self.bound.address.clone(),
                 file: self.bound.file.clone(),
                 tls: self.tls.as_ref().map(|tls| tls.configs().clone()),
+                health: health.cloned(),
                 arrival,
             }));
         }
     }
+}
+
+/// What a listener answers who asks whether the gateway is ready; `None` where that is not asked.
+fn health(config: &ListenerConfig, control: &Control) -> Option<Arc<Health>> {
+    let (path, control) = (config.health.clone()?, control.clone());
+    Some(Arc::new(Health { path, ready: Box::new(move || control.phase() == Phase::Serving) }))
 }

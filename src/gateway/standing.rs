@@ -64,9 +64,9 @@ impl Standing {
         // What needs a restart is told again until there was one.
         let GatewayConfig { workers, pid_file, upgrade_timeout, .. } = self.config.gateway.clone();
         let gateway = GatewayConfig { workers, pid_file, upgrade_timeout, ..new.gateway };
-        let access_log = self.config.access_log.clone();
+        let (access_log, admin) = (self.config.access_log.clone(), self.config.admin.clone());
         let log = LogConfig { format: self.config.log.format, ..new.log };
-        self.config = Config { gateway, log, access_log, ..new };
+        self.config = Config { gateway, log, access_log, admin, ..new };
         show(&self.config, self.admission.max_sessions(), &self.meters);
         Ok(changes)
     }

@@ -207,10 +207,10 @@ mod tests {
     use super::{super::headers::tests::headers, *};
 
     fn peer(address: &str) -> Peer {
-        Peer { address: Some(SocketAddr::new(address.parse().unwrap(), 4711)), tls: true }
+        Peer { address: Some(SocketAddr::new(address.parse().unwrap(), 4711)), tls: true, health: None }
     }
 
-    const UNIX: Peer = Peer { address: None, tls: false };
+    const UNIX: Peer = Peer { address: None, tls: false, health: None };
 
     fn trusted() -> Vec<IpNet> {
         vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:ffff::/48".parse().unwrap()]

@@ -18,6 +18,7 @@ use crate::{
     route::{RouteOptions, Router},
     session::{Opened, Opening},
     transport::{Socket, Stream},
+    upstream::Upstream,
 };
 use admission::Admission;
 use http::StatusCode;
@@ -96,6 +97,18 @@ impl Edge {
 
     fn terms(&self) -> Arc<Terms> {
         Arc::clone(&self.terms.borrow())
+    }
+
+    /// The pools that its routes go to, each once, in matching order.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        for route in self.terms().router.matching_order() {
+            if !upstreams.iter().any(|known| Arc::ptr_eq(known, &route.upstream)) {
+                upstreams.push(Arc::clone(&route.upstream));
+            }
+        }
+        upstreams
     }
 }
 

@@ -4,11 +4,11 @@ use super::{
     forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
     refusals::RefusedHandshake,
     request::UpgradeRequest,
-    response::{Body, Refusal, grants_deflate, passed_on, switching},
+    response::{Body, Refusal, grants_deflate, healthy, passed_on, switching},
     spelling::Speller,
 };
 use crate::{
-    listener::Peer,
+    listener::{Health, Peer},
     metrics::{HandshakeResult, Meter},
     otel::{Arrival, Handshake},
     route::{Route, RouteConfig},
@@ -17,8 +17,8 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode, Uri,
-    header::{CONNECTION, DATE, HOST, USER_AGENT},
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{CONNECTION, DATE, HOST, UPGRADE, USER_AGENT},
 };
 use hyper::body::{Body as _, Incoming};
 use std::{
@@ -177,6 +177,12 @@ impl Visit {
     /// The heart: one request, one answer.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let asked = Instant::now();
+        if let Some(health) = self.peer.health.as_deref()
+            && asks_for(health, &request)
+        {
+            self.speller.arm();
+            return Ok(healthy((health.ready)()));
+        }
         let (head, body) = request.into_parts();
         let terms = self.edge.terms();
         let provenance = Provenance::find(&self.peer, &terms.trusted_proxies, &head.headers);
@@ -286,7 +292,7 @@ pub(super) fn stack(
             Box::pin(answer) as Answering<Body>
         }
     };
-    let peer = visit.peer;
+    let peer = visit.peer.clone();
     let span = move |request: &Request<Incoming>| tracing::debug_span!("handshake", peer = peer_name(&peer), method = %request.method(), path = request.uri().path());
     let stack = ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(panicked))
@@ -307,6 +313,12 @@ pub(super) fn stack(
         };
         Box::pin(answer) as Answering<StackBody>
     })
+}
+
+/// Whether a balancer asks for readiness: not a client that wants a session at that path.
+fn asks_for(health: &Health, request: &Request<Incoming>) -> bool {
+    let plain = !request.headers().contains_key(UPGRADE);
+    plain && [Method::GET, Method::HEAD].contains(request.method()) && request.uri().path() == &*health.path
 }
 
 fn layer_refusal(error: &BoxError) -> Refusal {

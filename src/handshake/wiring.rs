@@ -16,8 +16,11 @@ use tokio::{
 use tungstenite::handshake::derive_accept_key;
 
 const SOON: Duration = Duration::from_secs(10);
-const PEER: Peer =
-    Peer { address: Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711)), tls: false };
+const PEER: Peer = Peer {
+    address: Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711)),
+    tls: false,
+    health: None,
+};
 const REQUEST: &str = "GET /chat?token=x HTTP/1.1\r\nHost: gate.test\r\nUPGRADE: WebSocket\r\n\
     Connection: keep-alive,\tUpgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     X-Odd-CASE: 1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: call-1\r\n\r\n";
@@ -372,6 +375,7 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
         let backend = Backend::new(ACCEPTED).await;
         let gate = gate(backend.address, |_| {});
         let config = crate::listener::ListenerConfig {
+            health: None,
             address: crate::listener::ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
             tls: None,
         };

@@ -139,7 +139,7 @@ fn deliver(incoming: Incoming, tls: bool, slot: Option<OwnedSemaphorePermit>, ea
         }
         Incoming::Unix(stream) => (Socket::Unix(stream), None),
     };
-    each(Connection { socket, peer: Peer { address, tls }, slot: Slot(slot) });
+    each(Connection { socket, peer: Peer { address, tls, health: None }, slot: Slot(slot) });
 }
 
 /// A listening socket that is tied to the runtime of this thread.
@@ -216,7 +216,7 @@ mod tests {
     use tokio::sync::Notify;
 
     fn listening(address: ListenAddress) -> (crate::listener::bind::Bound, Rc<Listener>) {
-        let mut bound = bind(&[ListenerConfig { address, tls: None }], 1).unwrap().remove(0);
+        let mut bound = bind(&[ListenerConfig { address, tls: None, health: None }], 1).unwrap().remove(0);
         let socket = bound.sockets.remove(0);
         (bound, Rc::new(Listener::new(socket).unwrap()))
     }
@@ -239,9 +239,9 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let mut peers = Vec::new();
         let slots = Arc::new(Semaphore::new(1));
-        accept(socket, || true, slots, async { Waiting::Accepted }, |connection| peers.push(connection.peer)).await;
-        let expected: Vec<_> =
-            clients.iter().map(|client| Peer { address: client.local_addr().ok(), tls: true }).collect();
+        let each = |connection: Connection| peers.push((connection.peer.address, connection.peer.tls));
+        accept(socket, || true, slots, async { Waiting::Accepted }, each).await;
+        let expected: Vec<_> = clients.iter().map(|client| (client.local_addr().ok(), true)).collect();
         assert_eq!(peers, expected);
         assert!(std::net::TcpStream::connect(address).is_err(), "the listener is closed");
     }
@@ -276,7 +276,8 @@ mod tests {
             assert_eq!(connections.borrow().len(), 1);
             connections.borrow_mut().clear();
             seen.notified().await;
-            assert_eq!(connections.borrow()[0].peer, Peer { address: None, tls: false });
+            let peer = &connections.borrow()[0].peer;
+            assert_eq!((peer.address, peer.tls), (None, false));
             stop.notify_one();
         };
         tokio::join!(accepting, watching);

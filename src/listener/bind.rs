@@ -7,10 +7,11 @@ use super::{
 use crate::transport;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::{
-        fs::{FileTypeExt, MetadataExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -22,6 +23,8 @@ use std::{
 
 /// Connections that may wait to be accepted; the kernel caps it by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Who may open the admin listener's socket: owner and group.
+const OPERATORS: u32 = 0o660;
 
 /// A listener whose sockets are bound. A Unix socket's file is removed when this is dropped.
 #[derive(Debug)]
@@ -164,7 +167,27 @@ fn adopt(
     Ok(Bound { config: config.clone(), address, sockets, file })
 }
 
+/// Binds one socket, not to be shared, for the admin listener. The file of a Unix socket is open to its owner and group alone.
+///
+/// # Errors
+/// When the address cannot be listened on, and why.
+pub fn bind_for_operators(address: &ListenAddress) -> Result<Bound, BindError> {
+    let config = ListenerConfig { address: address.clone(), tls: None, health: None };
+    let mut bound = bind_with_mode(&config, &[address], 1, Some(OPERATORS))?;
+    bound.sockets.truncate(1);
+    Ok(bound)
+}
+
 fn bind_one(config: &ListenerConfig, all: &[&ListenAddress], workers: usize) -> Result<Bound, BindError> {
+    bind_with_mode(config, all, workers, None)
+}
+
+fn bind_with_mode(
+    config: &ListenerConfig,
+    all: &[&ListenAddress],
+    workers: usize,
+    mode: Option<u32>,
+) -> Result<Bound, BindError> {
     let explain = |source: io::Error| {
         let address = config.address.clone();
         if source.kind() == io::ErrorKind::AddrInUse {
@@ -182,7 +205,7 @@ fn bind_one(config: &ListenerConfig, all: &[&ListenAddress], workers: usize) -> 
         }
         ListenAddress::Unix(path) => {
             clear_stale(path, &config.address)?;
-            let (file, socket) = bind_unix(path).map_err(explain)?;
+            let (file, socket) = bind_unix(path, mode).map_err(explain)?;
             let sockets = vec![ListenSocket::Unix(socket)];
             Ok(Bound { config: config.clone(), address: config.address.clone(), sockets, file: Some(Arc::new(file)) })
         }
@@ -236,10 +259,14 @@ fn clear_stale(path: &Path, address: &ListenAddress) -> Result<(), BindError> {
 }
 
 /// One socket: if every worker waited on it, connections would wake workers in vain, and the quickest would take most.
-fn bind_unix(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<(SocketFile, UnixListener)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     let file = SocketFile::of(path)?;
+    // Before it listens nobody can connect.
+    if let Some(mode) = mode {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok((file, socket.into()))
@@ -290,11 +317,11 @@ mod tests {
     use std::net::{IpAddr, Ipv6Addr, TcpStream};
 
     fn tcp(address: &str) -> ListenerConfig {
-        ListenerConfig { address: ListenAddress::Tcp(address.parse().unwrap()), tls: None }
+        ListenerConfig { address: ListenAddress::Tcp(address.parse().unwrap()), tls: None, health: None }
     }
 
     fn unix(path: &Path) -> ListenerConfig {
-        ListenerConfig { address: ListenAddress::Unix(path.into()), tls: None }
+        ListenerConfig { address: ListenAddress::Unix(path.into()), tls: None, health: None }
     }
 
     fn port(bound: &Bound) -> SocketAddr {

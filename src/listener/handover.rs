@@ -161,7 +161,14 @@ mod tests {
         let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, address) = listener.accept().await.unwrap();
         let slot = Slot::from(Arc::clone(slots).try_acquire_owned().ok());
-        (Connection { socket: Socket::Tcp(stream), peer: Peer { address: Some(address), tls: false }, slot }, client)
+        (
+            Connection {
+                socket: Socket::Tcp(stream),
+                peer: Peer { address: Some(address), tls: false, health: None },
+                slot,
+            },
+            client,
+        )
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -169,7 +176,7 @@ mod tests {
         let (board, hands, intake) = pair();
         let (ours, theirs) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
         let (given, mut client) = connection(&ours).await;
-        let peer = given.peer;
+        let peer = given.peer.address;
         client.write_all(b"early").unwrap();
         assert!(hands.pass_on(given, None, Arrival::Hashed).is_none());
         assert_eq!((ours.available_permits(), coming(&board)), (1, 1));
@@ -184,7 +191,7 @@ mod tests {
         }
         assert_eq!((theirs.available_permits(), coming(&board)), (0, 0));
         let mut come = come.take().unwrap();
-        assert_eq!(come.peer, peer);
+        assert_eq!(come.peer.address, peer);
         let (Socket::Tcp(stream), mut bytes) = (&mut come.socket, [0; 5]) else { panic!("TCP stays TCP") };
         stream.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"early");

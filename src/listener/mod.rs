@@ -5,15 +5,29 @@ pub mod handover;
 pub mod inherited;
 pub mod spread;
 pub mod tls;
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// Who connected to us, before any header is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// `None` on a Unix socket. IPv4 even if it came through a dual-stack IPv6 socket.
     pub address: Option<SocketAddr>,
     /// Whether the listener speaks TLS.
     pub tls: bool,
+    /// What the listener tells balancers, if it does.
+    pub health: Option<Arc<Health>>,
+}
+
+/// Tells at one path of a listener whether new sessions are wanted.
+pub struct Health {
+    pub path: Arc<str>,
+    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for ListenAddress {
@@ -31,6 +45,8 @@ impl fmt::Display for ListenAddress {
 pub struct ListenerConfig {
     pub address: ListenAddress,
     pub tls: Option<ListenerTls>,
+    /// The path at which it tells balancers whether new sessions are wanted. `None`: it does not.
+    pub health: Option<Arc<str>>,
 }
 
 /// Where a listener listens.

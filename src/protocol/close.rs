@@ -1,8 +1,11 @@
 //! Close codes and close frames (RFC 6455 sections 5.5.1 and 7.4).
 use super::violation::Violation;
+use std::borrow::Cow;
 
 /// What a close frame without a code is recorded as (RFC 6455 section 7.1.5); never on the wire.
 pub const NO_CODE: u16 = 1005;
+/// The longest reason that fits behind a code, in bytes of UTF-8 (RFC 6455 section 5.5).
+pub const MAX_REASON: usize = 123;
 
 /// A code that may stand in a close frame: 1000–1003, 1007–1014, 3000–4999.
 ///
@@ -39,20 +42,33 @@ impl CloseCode {
 
 /// A close frame of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CloseFrame {
+pub struct CloseFrame<Words = &'static str> {
     /// `None`: without a code.
     pub code: Option<CloseCode>,
-    /// At most 123 bytes of UTF-8.
-    pub reason: &'static str,
+    /// At most 123 bytes of UTF-8; what is longer is left out.
+    pub reason: Words,
 }
 
+/// A close frame whose words may be somebody else's: an operator's.
+pub type SpokenFrame = CloseFrame<Cow<'static, str>>;
+
 impl CloseFrame {
+    /// The same frame, with these words instead of its own if there are any.
+    #[must_use]
+    pub fn saying(self, words: Option<&str>) -> SpokenFrame {
+        let reason = words.map_or(Cow::Borrowed(self.reason), |words| Cow::Owned(words.to_owned()));
+        CloseFrame { code: self.code, reason }
+    }
+}
+
+impl<Words: AsRef<str>> CloseFrame<Words> {
     /// Code and reason as a payload; a reason needs a code.
     #[must_use]
     pub fn payload(&self) -> ([u8; 125], usize) {
         let mut payload = [0; 125];
         let Some(code) = self.code else { return (payload, 0) };
-        let reason = &self.reason.as_bytes()[..self.reason.len().min(123)];
+        let reason = self.reason.as_ref();
+        let reason = &reason.as_bytes()[..reason.floor_char_boundary(MAX_REASON)];
         payload[..2].copy_from_slice(&code.get().to_be_bytes());
         payload[2..2 + reason.len()].copy_from_slice(reason);
         (payload, 2 + reason.len())
@@ -104,5 +120,14 @@ mod tests {
         let (payload, length) = frame.payload();
         assert_eq!(&payload[..length], b"\x03\xe9bye");
         assert_eq!(CloseFrame { code: None, reason: "" }.payload().1, 0);
+    }
+
+    #[test]
+    fn an_operators_words_are_cut_at_a_letter() {
+        let own = CloseFrame { code: Some(CloseCode::GOING_AWAY), reason: "terminated" };
+        assert_eq!(own.saying(None).payload(), own.payload());
+        let (payload, length) = own.saying(Some(&"é".repeat(70))).payload();
+        assert_eq!(length, 2 + 122);
+        assert_eq!(parse(&payload[..length]), Ok(Some(CloseCode::GOING_AWAY)));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Role,
-    close::{CloseFrame, NO_CODE},
+    close::{NO_CODE, SpokenFrame},
     frame::{ControlFrame, Opcode, Snippet},
     heartbeat::{Heartbeat, HeartbeatConfig, HeartbeatKind, PING_PAYLOAD, PathSample, Seed},
     moment::Moment,
@@ -31,7 +31,7 @@ pub enum Output {
     Open,
     /// A close frame of ours waits for a frame border, at most until `by`.
     Due {
-        frame: Box<CloseFrame>,
+        frame: Box<SpokenFrame>,
         by: Moment,
     },
     /// A close frame, ours or the other peer's, stands in the stream up to `end`.

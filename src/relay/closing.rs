@@ -3,7 +3,7 @@
 use super::{EndReason, PerSide, Relay, Side, end_reason::Tell, turn::ClientTurn};
 use crate::protocol::{
     Role,
-    close::{CloseCode, CloseFrame},
+    close::{CloseCode, CloseFrame, SpokenFrame},
     leg::{Finish, Input, Output},
     moment::Moment,
     violation::Violation,
@@ -89,6 +89,28 @@ impl Relay {
         self.end_with(Ending::by_gateway(reason, now), code, now);
     }
 
+    /// Ends the session as an operator says: `code`, which goes before what its route sets, and `words` for the client, as far
+    /// as they are given. A session that ends already keeps its first reason.
+    pub fn terminate(&mut self, code: Option<CloseCode>, words: Option<&str>, now: Instant) {
+        let now = self.clock.moment(now);
+        if self.ending.is_some() {
+            return;
+        }
+        let reason = EndReason::Terminated;
+        self.ending = Some(Box::new(Ending::by_gateway(reason, now)));
+        let own = if let (Some(code), Tell::Close(frame)) = (code, reason.tell(Side::Downstream)) {
+            Tell::Close(CloseFrame { code: Some(code), ..frame })
+        } else {
+            self.config.close_codes.tell(reason, Side::Downstream)
+        };
+        if let Tell::Close(frame) = own {
+            self.say(Side::Downstream, frame.saying(words), now + self.config.timeouts.close, now);
+        } else {
+            self.tell(Side::Downstream, own, now);
+        }
+        self.tell(Side::Upstream, self.config.close_codes.tell(reason, Side::Upstream), now);
+    }
+
     /// Resets whatever is not finished, for `reason` if there is none yet.
     pub fn cut(&mut self, reason: EndReason, now: Instant) {
         let now = self.clock.moment(now);
@@ -128,18 +150,18 @@ impl Relay {
         match tell {
             Tell::Echo => self.legs[side].quiet(),
             Tell::Nothing => self.abandon(side, Output::Gone, now),
-            Tell::Close(frame) => self.say(side, frame, now + close, now),
+            Tell::Close(frame) => self.say(side, frame.saying(None), now + close, now),
             // A violation always brings its frame; without one there is nothing to say.
             Tell::Reset | Tell::Violation => self.abandon(side, Output::Cut, now),
             Tell::CloseIfRoom(frame) if self.legs[side].outbox.is_empty() => {
                 self.legs[side].reset_after_close = true;
-                self.say(side, frame, now + close, now);
+                self.say(side, frame.saying(None), now + close, now);
             }
             Tell::CloseIfRoom(_) => self.abandon(side, Output::Cut, now),
             Tell::CloseAndReset(frame) => {
                 self.legs[side].reset_after_close = true;
                 if self.legs[side].outbox.is_empty() {
-                    self.say(side, frame, now, now);
+                    self.say(side, frame.saying(None), now, now);
                 } else {
                     self.abandon(side, Output::Cut, now);
                 }
@@ -148,7 +170,7 @@ impl Relay {
     }
 
     /// A close frame of ours goes out at the next frame border, if one can be reached.
-    fn say(&mut self, side: Side, frame: CloseFrame, by: Moment, now: Moment) {
+    fn say(&mut self, side: Side, frame: SpokenFrame, by: Moment, now: Moment) {
         if self.legs[side].output != Output::Open {
             return;
         }
@@ -253,7 +275,7 @@ impl Relay {
             (leg.input, &leg.output, leg.close_received, self.still_sends(side.other()))
         {
             let frame = CloseFrame { code: CloseCode::new(code), reason: "" };
-            self.say(side, frame, now + self.config.timeouts.close, now);
+            self.say(side, frame.saying(None), now + self.config.timeouts.close, now);
         }
     }
 

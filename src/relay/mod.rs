@@ -7,6 +7,7 @@ mod closing;
 mod configure;
 mod deadlines;
 pub mod end_reason;
+mod figures;
 mod patience;
 pub mod settings;
 pub mod side;
@@ -14,6 +15,7 @@ mod turn;
 
 pub use closing::{Loss, Outcome, Wish};
 pub use end_reason::{Blame, CloseCodes, EndReason, Farewell, Severity};
+pub use figures::LegFigures;
 pub use settings::{MessageLimits, Pings, RelayConfig, RelayTimeouts, Utf8};
 pub use side::{PerSide, Side};
 

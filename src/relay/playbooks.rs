@@ -161,6 +161,13 @@ impl Play {
         self
     }
 
+    fn terminate(&mut self, code: Option<u16>, words: Option<&str>) -> &mut Self {
+        self.script.push(format!("> terminate: {code:?} {words:?}"));
+        self.relay.terminate(code.and_then(CloseCode::new), words, self.now);
+        self.after();
+        self
+    }
+
     /// The transport of a leg takes this much more from now on.
     fn room(&mut self, side: Side, room: usize) -> &mut Self {
         self.script.push(format!("> {} takes {room}", side.label()));

@@ -47,7 +47,8 @@ pub(super) struct Session {
     counted: PerSide<u32>,
     pub(super) reported: bool,
     panicked: bool,
-    membership: Membership,
+    pub(super) membership: Membership,
+    /// The registry knows them too.
     pub(super) facts: Rc<Facts>,
     pub(super) context: Rc<WorkerContext>,
 }
@@ -125,7 +126,7 @@ impl Session {
             counted: PerSide::default(),
             reported: false,
             panicked: false,
-            membership: context.registry.enter(Some(Rc::clone(&facts))),
+            membership: context.registry.enter_session(Rc::clone(&facts), now),
             facts,
             relay,
             context,
@@ -142,11 +143,14 @@ impl Session {
         let instant = Instant::now();
         let now = Now { instant, moment: self.relay.moment(instant) };
         // 1. Orders, since they may end everything else.
-        let Heard { order, other_waker } = self.membership.listen(cx.waker());
+        let Heard { order, asked, other_waker } = self.membership.listen(cx.waker());
         if other_waker {
             for side in Side::BOTH {
                 self.legs[side].transport.iter_mut().for_each(Transport::forget_waker);
             }
+        }
+        if asked {
+            self.tell_figures(instant);
         }
         if let Some(order) = order {
             self.obey(order, instant);
@@ -213,6 +217,7 @@ impl Session {
                 }
                 self.relay.end(reason, code, now);
             }
+            Order::Terminate(parting) => self.relay.terminate(parting.code, parting.words.as_deref(), now),
             Order::Cut => {
                 if !self.is_settled() {
                     self.facts.meter.cut();

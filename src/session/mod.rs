@@ -1,10 +1,12 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
 
+pub mod census;
 mod drive;
 mod flow;
 pub mod pause;
 pub mod registry;
 mod routes;
+pub mod select;
 mod tell;
 #[cfg(test)]
 mod tests;

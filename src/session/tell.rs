@@ -1,6 +1,7 @@
 //! What a session tells: its heartbeats to who watches, its verdict once.
 
 use super::{
+    census::Figures,
     drive::Session,
     verdict::{LegVerdict, Verdict},
 };
@@ -11,6 +12,15 @@ use crate::{
 use std::time::{Duration, Instant};
 
 impl Session {
+    /// Answers the census that asks.
+    #[cold]
+    pub(super) fn tell_figures(&self, now: Instant) {
+        let leg = |side| self.relay.figures(side, now);
+        let legs = PerSide { downstream: leg(Side::Downstream), upstream: leg(Side::Upstream) };
+        let age = now.saturating_duration_since(self.started());
+        self.membership.answer(Figures { age, ending: self.relay.is_ending(), legs });
+    }
+
     #[inline]
     pub(super) fn tell_heartbeat(&mut self, side: Side) {
         if let Some(event) = self.relay.take_event(side) {

@@ -58,16 +58,16 @@ impl Stage {
 
     /// One that waits for the end of TCP after that.
     fn lingering_session(&self, closing: Duration, linger: Duration) {
-        let (member, told, start) = (self.registry.enter(None), Rc::clone(&self.told), self.start);
+        let (member, told, start) = (self.registry.enter(), Rc::clone(&self.told), self.start);
         let task = async move {
             let mut end = None;
             loop {
                 let order = poll_fn(|cx| member.listen(cx.waker()).order.map_or(Poll::Pending, Poll::Ready));
                 tokio::select! {
                     order = order => {
-                        told.borrow_mut().push((start.elapsed(), order));
+                        told.borrow_mut().push((start.elapsed(), order.clone()));
                         match order {
-                            Order::End { .. } => end = Some(Instant::now() + closing),
+                            Order::End { .. } | Order::Terminate(_) => end = Some(Instant::now() + closing),
                             Order::Cut => return,
                             Order::Configure => {}
                         }

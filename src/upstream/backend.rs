@@ -10,8 +10,9 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// One backend at run time, shared by all workers.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Backend {
     meter: Arc<BackendMeter>,
     turnstile: Mutex<Turnstile>,
     retired: AtomicBool,
+    drained: AtomicBool,
     pub(super) health: Health,
 }
 
@@ -50,6 +52,7 @@ impl Backend {
             warned: AtomicBool::new(false),
             turnstile: Mutex::default(),
             retired: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             health: Health::default(),
         }
     }
@@ -67,7 +70,7 @@ impl Backend {
     }
 
     /// One of its sessions lost it: when its client is to be told, so that the clients of all that it has are told over `pace`.
-    pub fn turn(&self, now: Instant, pace: Bounded) -> Turn {
+    pub fn turn(&self, now: std::time::Instant, pace: Bounded) -> Turn {
         let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
         turnstile.enter(now, self.sessions(), |sessions| pace.time(sessions))
     }
@@ -92,6 +95,24 @@ impl Backend {
     /// It belongs to a pool from now on, or to none.
     pub fn retire(&self, retired: bool) {
         self.retired.store(retired, Ordering::Relaxed);
+    }
+
+    /// Whether it is given no new session, as an operator wants it.
+    #[must_use]
+    pub fn drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is given no new session, or again its share of them.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
+    /// For how long it is left alone because it failed. `None`: it is up, or due to be tried again.
+    #[must_use]
+    pub fn down_for(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.health.alone_until(now).map(|until| until - now)
     }
 
     /// Whether this is the first time that something about it deserves a warning.

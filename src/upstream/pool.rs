@@ -236,12 +236,14 @@ impl Upstream {
         }
     }
 
-    /// The next backend to try: by balance among those that are well or due, then those left alone, the first to
+    /// The next backend to try, of those that are not drained: by balance among those that are well or due, then those left alone, the first to
     /// return first, so that the last one is never left alone. Those only while the time for a handshake lasts.
     fn choose(&self, tried: &[bool], began: Instant, options: &RouteOptions) -> Option<usize> {
         let now = Instant::now();
         let (mut due, mut alone) = (Vec::new(), None::<(Instant, usize)>);
-        for (index, backend) in self.backends.iter().enumerate().filter(|&(index, _)| !tried[index]) {
+        for (index, backend) in
+            self.backends.iter().enumerate().filter(|&(index, backend)| !tried[index] && !backend.drained())
+        {
             match backend.health.alone_until(now) {
                 None => due.push(index),
                 Some(until) if alone.is_none_or(|(first, _)| until < first) => alone = Some((until, index)),
@@ -283,7 +285,8 @@ impl Upstream {
 
     fn error(&self, failures: &[(&Arc<Backend>, Failure)]) -> OpenError {
         let Some((last, _)) = failures.last() else {
-            let cause = format!("upstream {} has no backend", self.config.name);
+            let drained = if self.backends.is_empty() { "" } else { " that is not drained" };
+            let cause = format!("upstream {} has no backend{drained}", self.config.name);
             return OpenError { status: StatusCode::SERVICE_UNAVAILABLE, cause, backend: None };
         };
         let all_timeouts = failures.iter().all(|(_, failure)| failure.is_timeout());

@@ -52,6 +52,16 @@ impl Workers {
         });
         join_all(asked.collect::<Vec<_>>()).await.into_iter().filter_map(Result::ok).collect()
     }
+
+    /// Runs `errand` on the thread of one worker, if that has not ended. Nobody waits for it; it ends with the worker.
+    pub(crate) fn send<F>(&self, worker: u32, errand: impl FnOnce(Rc<Worker>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let worker = usize::try_from(worker).ok().and_then(|worker| self.0.get(worker));
+        // One that has ended has nothing left to be done.
+        let _ = worker.map(|worker| worker.send(Box::new(|worker| Box::pin(errand(worker)))));
+    }
 }
 
 impl fmt::Debug for Workers {

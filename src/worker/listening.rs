@@ -5,8 +5,8 @@ use super::{
 };
 use crate::{
     listener::{
-        ListenAddress,
-        accept::{Listener, Waiting, accept},
+        Health, ListenAddress,
+        accept::{Connection, Listener, Waiting, accept},
         bind::{ListenSocket, SocketFile},
         spread::Arrival,
     },
@@ -33,7 +33,16 @@ pub(crate) struct Listening {
     pub(crate) address: ListenAddress,
     pub(crate) file: Option<Arc<SocketFile>>,
     pub(crate) tls: Option<ServerConfigs>,
+    pub(crate) health: Option<Arc<Health>>,
     pub(crate) arrival: Arrival,
+}
+
+/// How new connections of a listener begin.
+pub(crate) struct Greeting {
+    pub(crate) id: ListenerId,
+    /// `None`: plain.
+    pub(crate) tls: Option<ServerConfigs>,
+    pub(crate) health: Option<Arc<Health>>,
 }
 
 /// The sockets on which a worker accepts.
@@ -44,12 +53,11 @@ pub(super) struct Listeners {
 
 /// A socket on which the worker accepts, as long as it does.
 pub(super) struct Open {
-    id: ListenerId,
     pub(super) listener: Weak<Listener>,
     pub(super) asked: ListenAddress,
     pub(super) address: ListenAddress,
     pub(super) file: Option<Arc<SocketFile>>,
-    tls: Rc<RefCell<Option<ServerConfigs>>>,
+    greeting: Rc<RefCell<Greeting>>,
     /// Its accept loop hears this, and lets go of it at its end.
     close: watch::Sender<bool>,
 }
@@ -64,7 +72,7 @@ impl Listeners {
 impl Worker {
     /// Accepts on one socket until told to stop.
     pub(super) fn listen(self: &Rc<Self>, listening: Listening) {
-        let Listening { id, socket, asked, address, file, tls, arrival } = listening;
+        let Listening { id, socket, asked, address, file, tls, health, arrival } = listening;
         if *self.stop.borrow() != Stop::Serving {
             return;
         }
@@ -76,7 +84,7 @@ impl Worker {
             }
         };
         let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
-        let tls = Rc::new(RefCell::new(tls));
+        let greeting = Rc::new(RefCell::new(Greeting { id, tls, health }));
         let (close, closed) = watch::channel(false);
         let stopped = stopped(self.stop.subscribe(), address.clone());
         let stop = async move {
@@ -85,12 +93,17 @@ impl Worker {
                 () = until(closed) => Waiting::Accepted,
             }
         };
-        let open = Open { id, listener: Rc::downgrade(&listener), asked, address, file, tls: Rc::clone(&tls), close };
+        let open =
+            Open { listener: Rc::downgrade(&listener), asked, address, file, greeting: Rc::clone(&greeting), close };
         self.listeners.open.borrow_mut().push(open);
         let accepting = async move {
-            let secure = || tls.borrow().is_some();
-            let each = |connection| {
-                let tls = tls.borrow().clone();
+            let secure = || greeting.borrow().tls.is_some();
+            let each = |mut connection: Connection| {
+                let tls = {
+                    let greeting = greeting.borrow();
+                    connection.peer.health.clone_from(&greeting.health);
+                    greeting.tls.clone()
+                };
                 if let Some(connection) = worker.hands.pass_on(connection, tls.as_ref(), arrival) {
                     worker.greet(connection, tls);
                 }
@@ -100,10 +113,14 @@ impl Worker {
         self.acceptors.spawn(accepting, |message| tracing::error!("accepting connections panicked: {message}"));
     }
 
-    /// New connections of a listener begin with this; `None`: plain.
-    pub(super) fn secure(&self, id: ListenerId, tls: Option<&ServerConfigs>) {
-        for open in self.listeners.open.borrow().iter().filter(|open| open.id == id) {
-            *open.tls.borrow_mut() = tls.cloned();
+    /// New connections of a listener begin like this.
+    pub(super) fn greet_by(&self, new: &Greeting) {
+        for open in self.listeners.open.borrow().iter() {
+            let mut greeting = open.greeting.borrow_mut();
+            if greeting.id == new.id {
+                greeting.tls.clone_from(&new.tls);
+                greeting.health.clone_from(&new.health);
+            }
         }
     }
 
@@ -111,7 +128,7 @@ impl Worker {
     pub(super) async fn close(&self, ids: &[ListenerId]) {
         let closing: Vec<Open> = {
             let mut open = self.listeners.open.borrow_mut();
-            open.extract_if(.., |open| ids.contains(&open.id)).collect()
+            open.extract_if(.., |open| ids.contains(&open.greeting.borrow().id)).collect()
         };
         for open in closing {
             open.close.send_replace(true);

@@ -1,5 +1,5 @@
 //! What a reload changes on a worker.
-use super::{ListenerId, Listening, Worker};
+use super::{Greeting, ListenerId, Listening, Worker};
 use crate::{
     handshake::Terms,
     session::{
@@ -7,7 +7,6 @@ use crate::{
         registry::{Key, Order},
     },
     shutdown::DrainPlan,
-    transport::ServerConfigs,
 };
 use std::{
     collections::HashSet,
@@ -26,7 +25,7 @@ pub(crate) struct Update {
     pub(crate) plan: DrainPlan,
     /// Sockets to accept on, for each worker.
     pub(crate) opened: Mutex<Vec<Vec<Listening>>>,
-    pub(crate) secured: Vec<(ListenerId, Option<ServerConfigs>)>,
+    pub(crate) secured: Vec<Greeting>,
     pub(crate) closed: Vec<ListenerId>,
     /// Names of routes whose running sessions take over new settings.
     pub(crate) configured: HashSet<String>,
@@ -53,8 +52,8 @@ impl Worker {
         for listening in self.sockets_of(&update) {
             self.listen(listening);
         }
-        for (id, tls) in &update.secured {
-            self.secure(*id, tls.as_ref());
+        for greeting in &update.secured {
+            self.greet_by(greeting);
         }
         let updated = self.review(&update).await;
         self.close(&update.closed).await;

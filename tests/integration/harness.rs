@@ -48,7 +48,7 @@ pub(crate) fn one_route(server: &str, extra: &str) -> String {
 
 /// A gateway under test, with what its sessions reported.
 pub(crate) struct Running {
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
     verdicts: Mutex<Receiver<Verdict>>,
     heartbeats: Mutex<Receiver<Beat>>,
 }

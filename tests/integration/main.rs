@@ -1,6 +1,7 @@
 //! Whole gateways on real sockets: few, and about wiring.
 #![allow(clippy::unwrap_used)]
 mod access_log;
+mod admin;
 mod documents;
 mod drain;
 mod ends;

@@ -21,7 +21,7 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness.case import PYTHON, REPOSITORY, Case, Failure, Scope, Skip  # noqa: E402
 
-THEMES = ["matrix", "handshake", "wire", "heartbeat", "vanish", "backend_loss", "staying", "upstreams", "drain",
+THEMES = ["matrix", "handshake", "wire", "heartbeat", "vanish", "backend_loss", "staying", "upstreams", "drain", "admin",
           "documentation"]
 BUSY_AT_ONCE = 4
 

@@ -47,6 +47,33 @@ fn a_pause_of_the_gateway_is_no_peers_slowness_to_close() {
 }
 
 #[test]
+fn terminated_as_an_operator_says() {
+    let mut play = Play::new(config());
+    play.terminate(Some(4000), Some("log in again"));
+    play.sees(&["client: close 4000 log in again", "upstream: close 1001 terminated"]);
+    play.terminate(Some(4001), None).sees(&[]);
+    let mut play = Play::new(config());
+    play.terminate(None, None).sees(&["client: close 1001 terminated", "upstream: close 1001 terminated"]);
+}
+
+#[test]
+fn terminated_by_the_routes_code_unless_another_is_given() {
+    let mut of_route = config();
+    let set = PerSide { downstream: CloseCode::new(4999).map(Farewell::Code), upstream: None };
+    of_route.close_codes.0.insert(EndReason::Terminated, set);
+    let told = |code, words: Option<&str>, seen: &str| {
+        let mut play = Play::new(of_route.clone());
+        play.terminate(code, words).sees(&[seen, "upstream: close 1001 terminated"]);
+    };
+    told(None, Some("moved"), "client: close 4999 moved");
+    told(Some(1012), None, "client: close 1012 terminated");
+    let message = frame(CLIENT, BINARY, &[7; 50]);
+    let mut play = Play::new(config());
+    play.bytes(CLIENT, &message[..20]).terminate(None, Some("bye"));
+    play.sees(&["client: close 1001 bye"]);
+}
+
+#[test]
 fn a_close_frame_that_waits_for_a_border_waits_on_after_a_pause() {
     let mut play = Play::new(config());
     let message = frame(CLIENT, BINARY, &[7; 50]);

@@ -1,0 +1,333 @@
+//! From a request to its answer: what is asked of the gateway, and where.
+use super::{
+    body::{Answer, Problem, content, json, read},
+    guard::{Guard, Own, Refused},
+    page, query, view,
+};
+use crate::{
+    gateway::{Backends, Operator},
+    protocol::close::{CloseCode, MAX_REASON},
+    session::{
+        registry::Parting,
+        select::{Filter, SessionKey, Sort},
+    },
+};
+use http::{Method, Request, StatusCode, request::Parts};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Map, Value, json as object};
+use std::time::Duration;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+/// For the gateway's answer; a worker that stands still gives none.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// An overview is not made more often, however many watch.
+const FRESH: Duration = Duration::from_secs(1);
+/// Sessions a second, unless asked otherwise.
+const RATE: f64 = 50.0;
+/// What clients of an evacuated backend are told unless asked otherwise: come back.
+const EVACUATED: CloseCode = CloseCode::SERVICE_RESTART;
+
+/// What the admin listener answers from.
+pub(super) struct Api {
+    operator: Operator,
+    guard: Guard,
+    overview: Mutex<Option<(Instant, Value)>>,
+}
+
+type Answered = Result<Answer, Problem>;
+
+impl Api {
+    pub(super) fn new(operator: Operator, guard: Guard) -> Self {
+        Self { operator, guard, overview: Mutex::default() }
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>, own: Own) -> Answer {
+        let (head, body) = request.into_parts();
+        let refused = |refused: Refused| {
+            let (method, path) = (&head.method, head.uri.path());
+            tracing::warn!(target: TARGET, %method, path, "refused: {}", refused.explain());
+            Problem::Refused(refused).answer()
+        };
+        if let Err(why) = self.guard.addressed(&head.headers, own) {
+            return refused(why);
+        }
+        let read = head.method == Method::GET || head.method == Method::HEAD;
+        let open = if read { self.open(head.uri.path()) } else { None };
+        if let Some(answer) = open {
+            return answer;
+        }
+        if let Err(why) = self.guard.allows(&head.method, &head.headers) {
+            return refused(why);
+        }
+        let answered = timeout(PATIENCE, self.route(&head, body)).await.unwrap_or(Err(Problem::Late));
+        answered.unwrap_or_else(Problem::answer)
+    }
+
+    /// What anyone may read who reaches the listener.
+    fn open(&self, path: &str) -> Option<Answer> {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        match path {
+            "/healthz" => Some(content(StatusCode::OK, TEXT, "ok\n")),
+            "/readyz" if self.operator.ready() => Some(content(StatusCode::OK, TEXT, "ready\n")),
+            "/readyz" => Some(content(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")),
+            path => page::part(path),
+        }
+    }
+
+    /// Every path, and what it is asked with.
+    async fn route(&self, head: &Parts, body: Incoming) -> Answered {
+        let path: Vec<&str> = head.uri.path().trim_start_matches('/').split('/').collect();
+        let asked = (as_verb(&head.method), path.as_slice());
+        match asked {
+            ("GET", ["api", "v1", "overview"]) => self.overview().await,
+            ("GET", ["api", "v1", "sessions"]) => self.list(head.uri.query().unwrap_or_default()).await,
+            ("POST", ["api", "v1", "sessions", "end"]) => self.end_matching(read(body).await?),
+            ("GET", ["api", "v1", "sessions", one]) => self.show(one).await,
+            ("POST", ["api", "v1", "sessions", one, "end"]) => self.end(one, read(body).await?).await,
+            ("GET", ["api", "v1", "endings"]) => Ok(ok(&self.endings())),
+            ("GET", ["api", "v1", "endings", id]) => self.ending(id),
+            ("POST", ["api", "v1", "endings", id, "cancel"]) => self.cancel(id),
+            ("GET", ["api", "v1", "backends"]) => self.backends().await,
+            ("POST", ["api", "v1", "backends", "drain"]) => self.drain_backends(read(body).await?).await,
+            ("POST", ["api", "v1", "backends", "restore"]) => self.restore_backends(read(body).await?).await,
+            ("GET", ["api", "v1", "drain"]) => Ok(ok(&self.draining().await)),
+            ("POST", ["api", "v1", "drain"]) => self.drain().await,
+            (_, ["api", "v1", "overview" | "endings" | "backends"] | ["api", "v1", "endings", _]) => {
+                Err(Problem::Method("GET"))
+            }
+            (_, ["api", "v1", "drain"]) => Err(Problem::Method("GET, POST")),
+            (_, ["api", "v1", "sessions", .., "end"] | ["api", "v1", "backends", "drain" | "restore"]) => {
+                Err(Problem::Method("POST"))
+            }
+            (_, ["api", "v1", "endings", _, "cancel"]) => Err(Problem::Method("POST")),
+            (_, ["api", "v1", "sessions"] | ["api", "v1", "sessions", _]) => Err(Problem::Method("GET")),
+            _ => Err(Problem::NotFound("there is nothing at this path; docs/admin.md lists what is".into())),
+        }
+    }
+
+    async fn overview(&self) -> Answered {
+        let mut kept = self.overview.lock().await;
+        if let Some((made, value)) = &*kept
+            && made.elapsed() < FRESH
+        {
+            return Ok(ok(value));
+        }
+        let (overview, backends) = tokio::join!(self.operator.overview(), self.operator.backends());
+        let value = view::overview(overview, &backends, &self.operator.endings());
+        let answer = ok(&value);
+        *kept = Some((Instant::now(), value));
+        Ok(answer)
+    }
+
+    async fn list(&self, query: &str) -> Answered {
+        let page = self.operator.sessions(query::page(query)?).await;
+        Ok(ok(&object!({
+            "matching": page.matching,
+            "sessions": view::sessions(page.sessions),
+            "next": page.next.map(|next| next.to_string()),
+        })))
+    }
+
+    async fn show(&self, name: &str) -> Answered {
+        let key = self.key(name).await?;
+        let record = self.operator.session(key).await.ok_or_else(|| gone(name))?;
+        Ok(ok(&view::session(record)))
+    }
+
+    /// A session by its key, or by a request id that no other session has.
+    async fn key(&self, name: &str) -> Result<SessionKey, Problem> {
+        if let Ok(key) = name.parse() {
+            return Ok(key);
+        }
+        let id = query::decode(name).ok_or_else(|| gone(name))?;
+        let filter = Filter { id: Some(id), ..Filter::default() };
+        let query = crate::gateway::Query { filter, sort: Sort::Oldest, after: None, limit: 2 };
+        let found = self.operator.sessions(query).await.sessions;
+        match found.as_slice() {
+            [] => Err(gone(name)),
+            [one] => Ok(one.position.key),
+            _ => Err(Problem::Ambiguous(format!("several sessions have the id {name}; name one by its key"))),
+        }
+    }
+
+    async fn end(&self, name: &str, ask: EndOne) -> Answered {
+        let parting = parting(ask.code, ask.reason)?;
+        let key = self.key(name).await?;
+        if !self.operator.end(key, parting).await {
+            return Err(gone(name));
+        }
+        tracing::info!(target: TARGET, session = %key, "an operator ends a session");
+        Ok(json(StatusCode::ACCEPTED, &object!({ "ended": key.to_string() })))
+    }
+
+    fn end_matching(&self, ask: EndMany) -> Answered {
+        let parting = parting(ask.code, ask.reason)?;
+        let mut filter = Filter::default();
+        for (key, value) in &ask.filter {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            query::set(&mut filter, key, &text)?;
+        }
+        if filter == Filter::default() && !ask.all {
+            let help = "an empty filter means every session; say \"all\": true if that is meant";
+            return Err(Problem::Wrong(help.into()));
+        }
+        let id = self.operator.end_matching(filter, parting, rate(ask.rate)?);
+        tracing::info!(target: TARGET, ending = id, "an operator ends sessions");
+        self.begun(id)
+    }
+
+    fn begun(&self, id: u64) -> Answered {
+        let ending = self.operator.ending(id).as_ref().map(view::ending);
+        Ok(json(StatusCode::ACCEPTED, &ending))
+    }
+
+    fn endings(&self) -> Value {
+        object!({ "endings": self.operator.endings().iter().map(view::ending).collect::<Vec<_>>() })
+    }
+
+    fn ending(&self, id: &str) -> Answered {
+        let found = id.parse().ok().and_then(|id| self.operator.ending(id));
+        found.map(|ending| ok(&view::ending(&ending))).ok_or_else(|| no_ending(id))
+    }
+
+    fn cancel(&self, id: &str) -> Answered {
+        let found = id.parse().ok().and_then(|id| self.operator.cancel(id));
+        found.map(|ending| ok(&view::ending(&ending))).ok_or_else(|| no_ending(id))
+    }
+
+    async fn backends(&self) -> Answered {
+        let backends = self.operator.backends().await;
+        Ok(ok(&object!({ "backends": backends.iter().map(view::backend).collect::<Vec<_>>() })))
+    }
+
+    async fn drain_backends(&self, ask: DrainBackend) -> Answered {
+        let backends = Backends { upstream: ask.upstream, name: ask.backend };
+        if !ask.evacuate {
+            tracing::info!(target: TARGET, backend = backends.name, "an operator drains a backend");
+            return self.set_drained(&backends, true).await;
+        }
+        let mut parting = parting(ask.code, ask.reason)?;
+        parting.code.get_or_insert(EVACUATED);
+        parting.words.get_or_insert_with(|| "backend drained".into());
+        let begun = self.operator.evacuate(&backends, parting, rate(ask.rate)?).await;
+        let id = begun.ok_or_else(|| no_backend(&backends))?;
+        tracing::info!(target: TARGET, backend = backends.name, ending = id, "an operator evacuates a backend");
+        self.begun(id)
+    }
+
+    async fn restore_backends(&self, ask: RestoreBackend) -> Answered {
+        let backends = Backends { upstream: ask.upstream, name: ask.backend };
+        tracing::info!(target: TARGET, backend = backends.name, "an operator puts a backend back");
+        self.set_drained(&backends, false).await
+    }
+
+    async fn set_drained(&self, backends: &Backends, drained: bool) -> Answered {
+        let states = self.operator.set_drained(backends, drained).await;
+        if states.is_empty() {
+            return Err(no_backend(backends));
+        }
+        Ok(ok(&object!({ "backends": states.iter().map(view::backend).collect::<Vec<_>>() })))
+    }
+
+    async fn draining(&self) -> Value {
+        let phase = view::phase(self.operator.control().phase());
+        object!({ "phase": phase, "sessions": self.operator.open_sessions().await })
+    }
+
+    async fn drain(&self) -> Answered {
+        tracing::info!(target: TARGET, "an operator drains the gateway");
+        self.operator.control().drain();
+        Ok(json(StatusCode::ACCEPTED, &self.draining().await))
+    }
+}
+
+/// What operators do, so that a filter can route it.
+const TARGET: &str = "pulsegate::admin";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndOne {
+    code: Option<u16>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndMany {
+    #[serde(default)]
+    filter: Map<String, Value>,
+    #[serde(default)]
+    all: bool,
+    rate: Option<f64>,
+    code: Option<u16>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainBackend {
+    upstream: Option<String>,
+    backend: String,
+    #[serde(default)]
+    evacuate: bool,
+    rate: Option<f64>,
+    code: Option<u16>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestoreBackend {
+    upstream: Option<String>,
+    backend: String,
+}
+
+fn ok(value: &impl serde::Serialize) -> Answer {
+    json(StatusCode::OK, value)
+}
+
+/// HEAD is answered as GET; hyper leaves the body out.
+fn as_verb(method: &Method) -> &str {
+    if *method == Method::HEAD { "GET" } else { method.as_str() }
+}
+
+fn gone(name: &str) -> Problem {
+    Problem::NotFound(format!("no session {name} runs"))
+}
+
+fn no_ending(id: &str) -> Problem {
+    Problem::NotFound(format!("there is no ending {id}"))
+}
+
+fn no_backend(backends: &Backends) -> Problem {
+    let of = backends.upstream.as_ref().map_or_else(String::new, |pool| format!(" of upstream {pool}"));
+    Problem::NotFound(format!("no route goes to a backend {}{of}", backends.name))
+}
+
+fn parting(code: Option<u16>, words: Option<String>) -> Result<Parting, Problem> {
+    let allowed = |code: u16| {
+        CloseCode::new(code).ok_or_else(|| {
+            let codes = "1000 to 1003, 1007 to 1014 and 3000 to 4999";
+            Problem::Wrong(format!("code {code} may not stand in a close frame; these may: {codes}"))
+        })
+    };
+    let code = code.map(allowed).transpose()?;
+    if let Some(words) = words.as_ref().filter(|words| words.len() > MAX_REASON) {
+        let length = words.len();
+        return Err(Problem::Wrong(format!("the reason has {length} bytes; a close frame has room for {MAX_REASON}")));
+    }
+    Ok(Parting { code, words: words.map(Into::into) })
+}
+
+fn rate(rate: Option<f64>) -> Result<f64, Problem> {
+    let rate = rate.unwrap_or(RATE);
+    if (0.01..=1e6).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(Problem::Wrong(format!("rate {rate}: write sessions a second, 0.01 to 1000000")))
+    }
+}
