@@ -2,6 +2,7 @@
 pub(crate) mod check;
 mod client;
 pub(crate) mod drain;
+mod exit;
 pub(crate) mod generate;
 pub(crate) mod output;
 pub(crate) mod probe;
@@ -10,6 +11,8 @@ pub(crate) mod sessions;
 pub(crate) mod top;
 pub(crate) mod trial;
 pub(crate) mod upgrade;
+
+pub(crate) use exit::Exit;
 
 use clap::{Args, Parser, Subcommand};
 use http::{HeaderName, HeaderValue};
@@ -339,32 +342,6 @@ pub(crate) struct ProbeArguments {
     /// Print the summary as JSON, on one line
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// How the process ends; `--help` explains each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    Done,
-    Cut,
-    Failed,
-    Unavailable,
-    Bug,
-    System,
-    Configuration,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        // The numbers from 64 on are those of sysexits.h.
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Cut | Exit::Failed => 1,
-            Exit::Unavailable => 69,
-            Exit::Bug => 70,
-            Exit::System => 71,
-            Exit::Configuration => 78,
-        })
-    }
 }
 
 fn listen_address(text: &str) -> Result<ListenAddress, String> {
