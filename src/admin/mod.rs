@@ -35,7 +35,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     runtime::Builder,
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 
@@ -77,8 +77,9 @@ pub struct Admin {
 pub struct Server {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
-    /// A Unix socket's file, removed with it.
-    _bound: Arc<Bound>,
+    /// A Unix socket's file is removed with it, unless another process has it now.
+    bound: Bound,
+    lineage: Lineage,
 }
 
 impl Admin {
@@ -131,15 +132,15 @@ impl Admin {
             Listener::new(socket)?
         };
         let (stop, stopped) = watch::channel(false);
-        let bound = Arc::new(self.bound);
-        let succession = give_way(operator.clone(), Arc::clone(&bound), stop.clone());
+        let lineage = operator.lineage().clone();
+        let succession = give_way(operator.clone(), stop.clone());
         let api = Arc::new(Api::new(operator, self.guard));
         let body = move || {
             runtime.spawn(succession);
             runtime.block_on(accept(listener, api, stopped));
         };
         let thread = thread::Builder::new().name("admin".into()).spawn(body)?;
-        Ok(Server { stop, thread: Some(thread), _bound: bound })
+        Ok(Server { stop, thread: Some(thread), bound: self.bound, lineage })
     }
 }
 
@@ -148,6 +149,9 @@ impl Drop for Server {
         self.stop.send_replace(true);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the admin listener failed, which is a bug");
+        }
+        if let (true, Some(file)) = (self.lineage.kept(&self.bound.address), &self.bound.file) {
+            file.leave();
         }
     }
 }
@@ -207,17 +211,14 @@ async fn accept(listener: Listener, api: Arc<Api>, mut stopped: Stopped) {
     }
 }
 
-/// Ends everything once another process serves: what waits to be accepted is that process's, and so is the file of a Unix socket.
-async fn give_way(operator: Operator, bound: Arc<Bound>, stop: watch::Sender<bool>) {
+/// Ends everything once another process serves: what waits to be accepted is that process's.
+async fn give_way(operator: Operator, stop: watch::Sender<bool>) {
     if operator.control().watch().wait_for(|phase| *phase != Phase::Serving).await.is_err() {
         return;
     }
     // Whoever was told to stop may be in the middle of an upgrade.
     while !operator.lineage().succeeded() {
         sleep(SUCCESSION).await;
-    }
-    if let (true, Some(file)) = (operator.lineage().kept(&bound.address), &bound.file) {
-        file.leave();
     }
     stop.send_replace(true);
 }
@@ -234,7 +235,9 @@ async fn connection(
     _place: OwnedSemaphorePermit,
     mut stopped: Stopped,
 ) {
+    let begun = Notify::new();
     let answer = |request| {
+        begun.notify_one();
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(api.answer(request, own).await) }
     };
@@ -247,8 +250,16 @@ async fn connection(
     let ended = tokio::select! {
         ended = timeout(CONNECTION, serving.as_mut()) => ended,
         () = stop(&mut stopped) => {
-            serving.as_mut().graceful_shutdown();
-            timeout(FAREWELL, serving.as_mut()).await
+            let parting = async {
+                // Its first request may be on the way, and hyper would not wait for that.
+                tokio::select! {
+                    ended = serving.as_mut() => return ended,
+                    () = begun.notified() => {}
+                }
+                serving.as_mut().graceful_shutdown();
+                serving.as_mut().await
+            };
+            timeout(FAREWELL, parting).await
         }
     };
     if let Ok(Err(error)) = ended {
