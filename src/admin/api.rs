@@ -6,13 +6,16 @@ use super::{
 };
 use crate::{
     gateway::{Backends, Operator},
+    metrics::text::Format,
     protocol::close::{CloseCode, MAX_REASON},
     session::{
         registry::Parting,
         select::{Filter, SessionKey, Sort},
     },
+    shutdown::DrainCause,
+    upgrade::UpgradeError,
 };
-use http::{Method, Request, StatusCode, request::Parts};
+use http::{HeaderMap, Method, Request, StatusCode, header::ACCEPT, request::Parts};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Map, Value, json as object};
@@ -24,6 +27,9 @@ use tokio::{
 
 /// For the gateway's answer; a worker that stands still gives none.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For an upgrade, which is decided within `gateway.upgrade_timeout` and tells why it fails.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(590);
+const UPGRADE: &str = "/api/v1/upgrade";
 /// An overview is not made more often, however many watch.
 const FRESH: Duration = Duration::from_secs(1);
 /// Sessions a second, unless asked otherwise.
@@ -63,7 +69,8 @@ impl Api {
         if let Err(why) = self.guard.allows(&head.method, &head.headers) {
             return refused(why);
         }
-        let answered = timeout(PATIENCE, self.route(&head, body)).await.unwrap_or(Err(Problem::Late));
+        let patience = if head.uri.path() == UPGRADE { UPGRADE_PATIENCE } else { PATIENCE };
+        let answered = timeout(patience, self.route(&head, body)).await.unwrap_or(Err(Problem::Late));
         answered.unwrap_or_else(Problem::answer)
     }
 
@@ -83,6 +90,7 @@ impl Api {
         let path: Vec<&str> = head.uri.path().trim_start_matches('/').split('/').collect();
         let asked = (as_verb(&head.method), path.as_slice());
         match asked {
+            ("GET", ["metrics"]) => Ok(self.metrics(&head.headers)),
             ("GET", ["api", "v1", "overview"]) => self.overview().await,
             ("GET", ["api", "v1", "sessions"]) => self.list(head.uri.query().unwrap_or_default()).await,
             ("POST", ["api", "v1", "sessions", "end"]) => self.end_matching(read(body).await?),
@@ -95,11 +103,13 @@ impl Api {
             ("POST", ["api", "v1", "backends", "drain"]) => self.drain_backends(read(body).await?).await,
             ("POST", ["api", "v1", "backends", "restore"]) => self.restore_backends(read(body).await?).await,
             ("GET", ["api", "v1", "drain"]) => Ok(ok(&self.draining().await)),
-            ("POST", ["api", "v1", "drain"]) => self.drain().await,
-            (_, ["api", "v1", "overview" | "endings" | "backends"] | ["api", "v1", "endings", _]) => {
+            ("POST", ["api", "v1", "drain"]) => self.drain(&read(body).await?).await,
+            ("GET", ["api", "v1", "upgrade"]) => Ok(ok(&view::lineage(self.operator.lineage()))),
+            ("POST", ["api", "v1", "upgrade"]) => self.upgrade().await,
+            (_, ["metrics"] | ["api", "v1", "overview" | "endings" | "backends"] | ["api", "v1", "endings", _]) => {
                 Err(Problem::Method("GET"))
             }
-            (_, ["api", "v1", "drain"]) => Err(Problem::Method("GET, POST")),
+            (_, ["api", "v1", "drain" | "upgrade"]) => Err(Problem::Method("GET, POST")),
             (_, ["api", "v1", "sessions", .., "end"] | ["api", "v1", "backends", "drain" | "restore"]) => {
                 Err(Problem::Method("POST"))
             }
@@ -117,7 +127,9 @@ impl Api {
             return Ok(ok(value));
         }
         let (overview, backends) = tokio::join!(self.operator.overview(), self.operator.backends());
-        let value = view::overview(overview, &backends, &self.operator.endings());
+        let mut value = view::overview(overview, &backends, &self.operator.endings());
+        value["lineage"] = view::lineage(self.operator.lineage());
+        value["drain"] = self.operator.drain_progress().map_or(Value::Null, |progress| view::drain(&progress));
         let answer = ok(&value);
         *kept = Some((Instant::now(), value));
         Ok(answer)
@@ -150,7 +162,7 @@ impl Api {
         match found.as_slice() {
             [] => Err(gone(name)),
             [one] => Ok(one.position.key),
-            _ => Err(Problem::Ambiguous(format!("several sessions have the id {name}; name one by its key"))),
+            _ => Err(Problem::Conflict(format!("several sessions have the id {name}; name one by its key"))),
         }
     }
 
@@ -235,13 +247,31 @@ impl Api {
 
     async fn draining(&self) -> Value {
         let phase = view::phase(self.operator.control().phase());
-        object!({ "phase": phase, "sessions": self.operator.open_sessions().await })
+        let progress = self.operator.drain_progress().as_ref().map(view::drain);
+        object!({ "phase": phase, "sessions": self.operator.open_sessions().await, "progress": progress })
     }
 
-    async fn drain(&self) -> Answered {
-        tracing::info!(target: TARGET, "an operator drains the gateway");
-        self.operator.control().drain();
+    async fn drain(&self, ask: &DrainGateway) -> Answered {
+        let cause = match ask.cause {
+            Cause::Stop => DrainCause::Stop,
+            Cause::Shed => DrainCause::Shed,
+        };
+        tracing::info!(target: TARGET, cause = cause.label(), "an operator drains the gateway");
+        self.operator.control().drain_for(cause);
         Ok(json(StatusCode::ACCEPTED, &self.draining().await))
+    }
+
+    /// Answers when it is decided. An operator who does not wait for that does not stop it.
+    async fn upgrade(&self) -> Answered {
+        tracing::info!(target: TARGET, "an operator asks for an upgrade");
+        let successor = self.operator.upgrade().await.map_err(no_upgrade)?;
+        Ok(ok(&object!({ "generation": successor.generation, "process": successor.process })))
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        let ranges: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let format = Format::accepted(Some(&ranges.join(",")));
+        content(StatusCode::OK, format.content_type(), self.operator.metrics(format))
     }
 }
 
@@ -286,6 +316,22 @@ struct RestoreBackend {
     backend: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainGateway {
+    #[serde(default)]
+    cause: Cause,
+}
+
+/// What an operator may drain a gateway for; [`Api::upgrade`] does it for an upgrade.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Cause {
+    #[default]
+    Stop,
+    Shed,
+}
+
 fn ok(value: &impl serde::Serialize) -> Answer {
     json(StatusCode::OK, value)
 }
@@ -301,6 +347,21 @@ fn gone(name: &str) -> Problem {
 
 fn no_ending(id: &str) -> Problem {
     Problem::NotFound(format!("there is no ending {id}"))
+}
+
+fn no_upgrade(error: UpgradeError) -> Problem {
+    match error {
+        UpgradeError::Embedded | UpgradeError::First | UpgradeError::UnderWay | UpgradeError::Draining => {
+            Problem::Conflict(error.to_string())
+        }
+        UpgradeError::Worker
+        | UpgradeError::Start { .. }
+        | UpgradeError::HandOver(_)
+        | UpgradeError::Ended { .. }
+        | UpgradeError::Refused { .. }
+        | UpgradeError::Silent { .. }
+        | UpgradeError::Thread(_) => Problem::Failed(error.to_string()),
+    }
 }
 
 fn no_backend(backends: &Backends) -> Problem {

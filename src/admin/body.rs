@@ -26,8 +26,10 @@ pub(super) enum Problem {
     Wrong(String),
     NotFound(String),
     Method(&'static str),
-    /// Several are meant by what should mean one.
-    Ambiguous(String),
+    /// It does not go with what is there: several sessions where one is meant, a second upgrade.
+    Conflict(String),
+    /// The gateway could not do it.
+    Failed(String),
     /// The gateway did not answer.
     Late,
 }
@@ -39,7 +41,8 @@ impl Problem {
             Self::Wrong(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Ambiguous(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Late => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -52,7 +55,7 @@ impl Problem {
                 bearer = status == StatusCode::UNAUTHORIZED;
                 refused.explain().to_owned()
             }
-            Self::Wrong(text) | Self::NotFound(text) | Self::Ambiguous(text) => text,
+            Self::Wrong(text) | Self::NotFound(text) | Self::Conflict(text) | Self::Failed(text) => text,
             Self::Method(methods) => {
                 allow = Some(methods);
                 format!("this is asked with {methods}")

@@ -13,7 +13,10 @@ use crate::{
     listener::{
         ListenAddress,
         bind::{BindError, Bound, ListenSocket, bind_for_operators},
+        inherited::Inherited,
     },
+    shutdown::Phase,
+    upgrade::Lineage,
 };
 use api::Api;
 use guard::{Guard, Own};
@@ -22,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     io,
+    os::fd::AsFd,
     pin::pin,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -31,7 +35,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     runtime::Builder,
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 
@@ -45,6 +49,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 const CONNECTION: Duration = Duration::from_secs(600);
 /// For answers under way when it ends: that a drain began, for example.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often a process that drains looks whether another one serves instead.
+const SUCCESSION: Duration = Duration::from_millis(50);
 /// After an error of accepting.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -55,7 +61,7 @@ pub enum AdminError {
     Bind(#[from] BindError),
     #[error("admin.token_file: {0}")]
     Token(#[from] TokenError),
-    #[error("admin: cannot start its thread: {0}")]
+    #[error("admin: cannot start: {0}")]
     Thread(#[from] io::Error),
 }
 
@@ -71,8 +77,9 @@ pub struct Admin {
 pub struct Server {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
-    /// A Unix socket's file, removed with it.
-    _bound: Bound,
+    /// A Unix socket's file is removed with it, unless another process has it now.
+    bound: Bound,
+    lineage: Lineage,
 }
 
 impl Admin {
@@ -81,8 +88,16 @@ impl Admin {
     /// # Errors
     /// When either cannot be done.
     pub fn bind(config: &AdminConfig) -> Result<Self, AdminError> {
+        Self::inheriting(config, &mut Inherited::default())
+    }
+
+    /// The same, on a socket that is there already, if one is.
+    ///
+    /// # Errors
+    /// As [`Admin::bind`].
+    pub fn inheriting(config: &AdminConfig, inherited: &mut Inherited) -> Result<Self, AdminError> {
         let token = config.token_file.as_deref().map(read_token).transpose()?;
-        let bound = bind_for_operators(&config.address)?;
+        let bound = bind_for_operators(inherited, &config.address)?;
         let unix = matches!(bound.address, ListenAddress::Unix(_));
         Ok(Self { bound, guard: Guard { local: config.is_local(), unix, token, hosts: config.hosts.clone() } })
     }
@@ -93,7 +108,19 @@ impl Admin {
         &self.bound.address
     }
 
-    /// Answers for the gateway that `operator` holds.
+    /// Has an upgrade hand its socket to the new process. Then [`Admin::serve`] ends without accepting what waits.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn offer(&self, lineage: &Lineage) -> io::Result<()> {
+        let asked = &self.bound.config.address;
+        for socket in self.bound.sockets.iter().filter(|_| !asked.is_any_port()) {
+            lineage.offer(asked.clone(), socket.as_fd().try_clone_to_owned()?, self.bound.file.is_some());
+        }
+        Ok(())
+    }
+
+    /// Answers for the gateway that `operator` holds, until another process does instead.
     ///
     /// # Errors
     /// When its thread cannot be started.
@@ -105,10 +132,15 @@ impl Admin {
             Listener::new(socket)?
         };
         let (stop, stopped) = watch::channel(false);
+        let lineage = operator.lineage().clone();
+        let succession = give_way(operator.clone(), stop.clone());
         let api = Arc::new(Api::new(operator, self.guard));
-        let body = move || runtime.block_on(accept(listener, api, stopped));
+        let body = move || {
+            runtime.spawn(succession);
+            runtime.block_on(accept(listener, api, stopped));
+        };
         let thread = thread::Builder::new().name("admin".into()).spawn(body)?;
-        Ok(Server { stop, thread: Some(thread), _bound: self.bound })
+        Ok(Server { stop, thread: Some(thread), bound: self.bound, lineage })
     }
 }
 
@@ -117,6 +149,9 @@ impl Drop for Server {
         self.stop.send_replace(true);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the admin listener failed, which is a bug");
+        }
+        if let (true, Some(file)) = (self.lineage.kept(&self.bound.address), &self.bound.file) {
+            file.leave();
         }
     }
 }
@@ -176,6 +211,18 @@ async fn accept(listener: Listener, api: Arc<Api>, mut stopped: Stopped) {
     }
 }
 
+/// Ends everything once another process serves: what waits to be accepted is that process's.
+async fn give_way(operator: Operator, stop: watch::Sender<bool>) {
+    if operator.control().watch().wait_for(|phase| *phase != Phase::Serving).await.is_err() {
+        return;
+    }
+    // Whoever was told to stop may be in the middle of an upgrade.
+    while !operator.lineage().succeeded() {
+        sleep(SUCCESSION).await;
+    }
+    stop.send_replace(true);
+}
+
 /// A server that is gone wants all to end, too.
 async fn stop(stopped: &mut Stopped) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -188,7 +235,9 @@ async fn connection(
     _place: OwnedSemaphorePermit,
     mut stopped: Stopped,
 ) {
+    let begun = Notify::new();
     let answer = |request| {
+        begun.notify_one();
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(api.answer(request, own).await) }
     };
@@ -201,8 +250,16 @@ async fn connection(
     let ended = tokio::select! {
         ended = timeout(CONNECTION, serving.as_mut()) => ended,
         () = stop(&mut stopped) => {
-            serving.as_mut().graceful_shutdown();
-            timeout(FAREWELL, serving.as_mut()).await
+            let parting = async {
+                // Its first request may be on the way, and hyper would not wait for that.
+                tokio::select! {
+                    ended = serving.as_mut() => return ended,
+                    () = begun.notified() => {}
+                }
+                serving.as_mut().graceful_shutdown();
+                serving.as_mut().await
+            };
+            timeout(FAREWELL, parting).await
         }
     };
     if let Ok(Err(error)) = ended {

@@ -3,7 +3,8 @@ use crate::{
     gateway::{BackendState, Overview, Progress},
     relay::{LegFigures, PerSide, Side},
     session::select::Record,
-    shutdown::Phase,
+    shutdown::{DrainProgress, Phase},
+    upgrade::{Lineage, Predecessor},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -120,6 +121,32 @@ pub(super) const fn phase(phase: Phase) -> &'static str {
         Phase::Draining { .. } => "draining",
         Phase::Cutting => "cutting",
     }
+}
+
+/// Where this process stands in a row of upgrades.
+pub(super) fn lineage(lineage: &Lineage) -> Value {
+    let predecessors = lineage.predecessors();
+    let predecessor = |process: &Predecessor| json!({ "generation": process.generation, "process": process.process, "sessions": process.sessions });
+    json!({
+        "generation": lineage.generation(),
+        "process": std::process::id(),
+        "parent": lineage.parent(),
+        "predecessors": predecessors.iter().map(predecessor).collect::<Vec<_>>(),
+        "under_way": lineage.under_way(),
+    })
+}
+
+pub(super) fn drain(progress: &DrainProgress) -> Value {
+    json!({
+        "cause": progress.cause.label(),
+        "elapsed_ms": millis(progress.elapsed),
+        "sessions": progress.sessions,
+        "told": progress.told,
+        "left": progress.left,
+        "cut": progress.cut,
+        "until_told_ms": millis(progress.until_told),
+        "until_cut_ms": millis(progress.until_cut),
+    })
 }
 
 pub(super) fn overview(all: Overview, backends: &[BackendState], endings: &[Progress]) -> Value {

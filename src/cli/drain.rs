@@ -18,7 +18,7 @@ pub(crate) fn drain(arguments: &DrainArguments) -> Exit {
     };
     let done = match &arguments.backend {
         Some(backend) => of_backend(&client, backend, arguments),
-        None => of_gateway(&client, arguments.wait),
+        None => of_gateway(&client, arguments),
     };
     done.unwrap_or_else(|error| {
         complain(&error);
@@ -56,8 +56,8 @@ fn tell(states: &Value) {
     }
 }
 
-fn of_gateway(client: &Client, wait: bool) -> Result<Exit, AskError> {
-    let mut state = client.post("/api/v1/drain", &json!({}))?;
+fn of_gateway(client: &Client, arguments: &DrainArguments) -> Result<Exit, AskError> {
+    let mut state = client.post("/api/v1/drain", &json!({ "cause": if arguments.shed { "shed" } else { "stop" } }))?;
     let mut last = None;
     loop {
         let left = state["sessions"].as_u64();
@@ -69,7 +69,7 @@ fn of_gateway(client: &Client, wait: bool) -> Result<Exit, AskError> {
             ));
             last = left;
         }
-        if !wait {
+        if !arguments.wait {
             return Ok(Exit::Done);
         }
         sleep(WATCH);

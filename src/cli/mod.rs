@@ -23,7 +23,6 @@ use pulsegate::{
 };
 use std::{
     path::{Path, PathBuf},
-    process::ExitCode,
     time::Duration,
 };
 
@@ -245,6 +244,9 @@ pub(crate) struct DrainArguments {
     /// Put the backend back
     #[arg(long, requires = "backend", conflicts_with = "evacuate")]
     pub(crate) restore: bool,
+    /// Tell clients to try again later (1013), and not that the gateway stops (1001), unless drain.code says another code
+    #[arg(long, conflicts_with = "backend")]
+    pub(crate) shed: bool,
     /// Wait until the gateway has ended
     #[arg(long, conflicts_with = "backend")]
     pub(crate) wait: bool,

@@ -81,7 +81,8 @@ pub(crate) fn serve(
         Ok(handlers) => handlers,
         Err(error) => return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System),
     };
-    let admin = match config.admin.as_ref().map(Admin::bind).transpose() {
+    let admin = match config.admin.as_ref().map(|admin| Admin::inheriting(admin, &mut inheritance.sockets)).transpose()
+    {
         Ok(admin) => admin,
         Err(error) => return refuse(&inheritance, &error, exit_of_admin(&error)),
     };
@@ -90,7 +91,8 @@ pub(crate) fn serve(
         Err(error) => return refuse(&inheritance, &error, exit_of(&error)),
     };
     tell_listeners(&gateway, hint);
-    // Until the gateway has ended: an operator sees how its drain goes.
+    let admin_address = admin.as_ref().map(|admin| admin.address().clone());
+    // Until the gateway has ended, or another process serves: an operator sees how its drain goes.
     let _admin = match admin.map(|admin| serve_admin(admin, &gateway)).transpose() {
         Ok(server) => server,
         Err(error) => return refuse(&inheritance, &error, exit_of_admin(&error)),
@@ -127,7 +129,8 @@ pub(crate) fn serve(
     if let Err(error) = threads {
         return refuse(&inheritance, format_args!("cannot handle signals: {error}"), Exit::System);
     }
-    if let Err(error) = inheritance.serving(gateway.addresses().collect::<Vec<_>>().iter()) {
+    let addresses: Vec<_> = gateway.addresses().chain(admin_address).collect();
+    if let Err(error) = inheritance.serving(addresses.iter()) {
         complain(error);
         return Exit::System;
     }
@@ -167,6 +170,7 @@ fn tell_listeners(gateway: &Gateway, hint: bool) {
 
 fn serve_admin(admin: Admin, gateway: &Gateway) -> Result<Server, AdminError> {
     let address = admin.address().clone();
+    admin.offer(gateway.operator().lineage())?;
     let server = admin.serve(gateway.operator())?;
     match address {
         ListenAddress::Tcp(address) => tracing::info!("operators are served on http://{address}/"),

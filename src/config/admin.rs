@@ -1,6 +1,6 @@
 //! `[admin]`: where operators reach the gateway, and the token of those who may change something.
 use super::{AdminConfig, address, file::Table, keys, problem::Wrong, value};
-use crate::listener::{ListenAddress, ListenerConfig};
+use crate::listener::ListenerConfig;
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path, listeners: &[ListenerConfig]) 
     });
     let hosts = table.list("hosts", |value| address::admin_host(&value::text(value)?)).unwrap_or_default();
     let admin = AdminConfig { address: address?, token_file, hosts };
-    let any_port = matches!(&admin.address, ListenAddress::Tcp(address) if address.port() == 0);
+    let any_port = admin.address.is_any_port();
     if !any_port && listeners.iter().any(|listener| listener.address == admin.address) {
         let help = "give [admin] an address of its own, which clients need not reach";
         table.report("address", Wrong::new("a [[listener]] has the same address", help));

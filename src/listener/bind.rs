@@ -10,9 +10,12 @@ use std::{
     fs::{self, Permissions},
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     sync::{
@@ -50,6 +53,15 @@ impl Bound {
 pub enum ListenSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// Why a listener cannot listen.
@@ -167,13 +179,18 @@ fn adopt(
     Ok(Bound { config: config.clone(), address, sockets, file })
 }
 
-/// Binds one socket, not to be shared, for the admin listener. The file of a Unix socket is open to its owner and group alone.
+/// One socket for the admin listener: an inherited one, or a new one; the file of a Unix socket is open to its owner and group
+/// alone then. Port 0 is a new port each time, as it would not be known from that of a listener.
 ///
 /// # Errors
 /// When the address cannot be listened on, and why.
-pub fn bind_for_operators(address: &ListenAddress) -> Result<Bound, BindError> {
+pub fn bind_for_operators(inherited: &mut Inherited, address: &ListenAddress) -> Result<Bound, BindError> {
     let config = ListenerConfig { address: address.clone(), tls: None, health: None };
-    let mut bound = bind_with_mode(&config, &[address], 1, Some(OPERATORS))?;
+    let mut found = if address.is_any_port() { Vec::new() } else { inherited.claim(address) };
+    let mut bound = match found.pop() {
+        Some(last) => adopt(&config, last, found, 1)?,
+        None => bind_with_mode(&config, &[address], 1, Some(OPERATORS))?,
+    };
     bound.sockets.truncate(1);
     Ok(bound)
 }

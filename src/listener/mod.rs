@@ -56,6 +56,17 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
+impl ListenAddress {
+    /// Port 0: the kernel chooses one.
+    #[must_use]
+    pub fn is_any_port(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.port() == 0,
+            Self::Unix(_) => false,
+        }
+    }
+}
+
 /// Certificates of a TLS listener; the first is the default one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {

@@ -105,7 +105,7 @@ fn give(part: &Part, answer: oneshot::Sender<Result<Successor, UpgradeError>>) {
             return;
         }
     };
-    part.lineage.set_succeeded();
+    part.lineage.set_succeeded(Arc::clone(&heir.kept));
     // Before the new one speaks to systemd: that listens to the main process alone.
     part.lineage.supervisor().succeeded_by(heir.successor.process);
     if let Err(error) = heir.channel.say(&Word::Serve, None, ANSWER) {

@@ -25,7 +25,7 @@ use std::{
     os::fd::OwnedFd,
     process,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -55,7 +55,8 @@ struct Line {
     /// Listening sockets besides those of the workers.
     offers: Mutex<Vec<Offer>>,
     under_way: AtomicBool,
-    succeeded: AtomicBool,
+    /// Once another process serves: the addresses at which it does.
+    kept: OnceLock<Arc<[ListenAddress]>>,
 }
 
 /// A process that has handed its listeners over, and still drains.
@@ -84,7 +85,7 @@ impl Default for Line {
             predecessors: Mutex::default(),
             offers: Mutex::default(),
             under_way: AtomicBool::new(false),
-            succeeded: AtomicBool::new(false),
+            kept: OnceLock::new(),
         }
     }
 }
@@ -136,11 +137,18 @@ impl Lineage {
     /// Whether another process serves instead of this one.
     #[must_use]
     pub fn succeeded(&self) -> bool {
-        self.0.succeeded.load(Ordering::Acquire)
+        self.0.kept.get().is_some()
     }
 
-    fn set_succeeded(&self) {
-        self.0.succeeded.store(true, Ordering::Release);
+    /// Whether that process serves at this address, as it was bound. The file of a Unix socket is that process's then.
+    #[must_use]
+    pub fn kept(&self, address: &ListenAddress) -> bool {
+        self.0.kept.get().is_some_and(|kept| kept.contains(address))
+    }
+
+    fn set_succeeded(&self, kept: Arc<[ListenAddress]>) {
+        // There is one upgrade that goes well.
+        let _ = self.0.kept.set(kept);
     }
 
     /// Whether a new process is being started, which serves with the listeners that this one had when it began.

@@ -34,14 +34,14 @@ struct Watched {
 }
 
 /// An answer: status, head, body.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
@@ -116,7 +116,8 @@ impl Watched {
     }
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, lines: &[&str], body: &str) -> Answer {
+/// A request over a connection of its own, with these header lines.
+pub(crate) fn exchange(mut stream: impl Read + Write, method: &str, path: &str, lines: &[&str], body: &str) -> Answer {
     let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     lines.iter().for_each(|line| request += &format!("{line}\r\n"));
     request += &format!("\r\n{body}");
@@ -137,7 +138,15 @@ fn reading_on_loopback_is_free_and_changing_needs_the_token() {
     let watched = Watched::start(&echo());
     let host = format!("Host: {}", watched.address);
     let host = host.as_str();
-    for path in ["/api/v1/overview", "/api/v1/sessions", "/api/v1/backends", "/api/v1/endings", "/api/v1/drain", "/"] {
+    for path in [
+        "/api/v1/overview",
+        "/api/v1/sessions",
+        "/api/v1/backends",
+        "/api/v1/endings",
+        "/api/v1/drain",
+        "/metrics",
+        "/",
+    ] {
         assert_eq!(watched.raw("GET", path, &[host], "").status, 200, "{path}");
     }
     let drain = "{\"backend\":\"builtin:echo\"}";
@@ -178,7 +187,7 @@ fn on_an_address_that_others_reach_everything_but_health_and_the_empty_page_need
     for path in ["/healthz", "/readyz", "/", "/dashboard.js", "/dashboard.css"] {
         assert_eq!(ask(path, &[&host]).status, 200, "{path}");
     }
-    for path in ["/api/v1/overview", "/api/v1/sessions", "/api/v1/sessions/0-0", "/api/v1/nothing"] {
+    for path in ["/api/v1/overview", "/api/v1/sessions", "/api/v1/sessions/0-0", "/metrics", "/api/v1/nothing"] {
         assert_eq!(ask(path, &[&host]).status, 401, "{path}");
     }
     let right = format!("Authorization: Bearer {TOKEN}");
@@ -435,6 +444,49 @@ fn it_is_not_ready_from_the_moment_a_drain_begins() {
     assert_eq!(watched.ask("GET", "/healthz", &Value::Null).status, 200, "it lives");
     drop(watched.gateway.connect("/"));
     watched.gateway.control().cut();
+}
+
+#[test]
+fn metrics_are_told_as_the_accept_header_likes() {
+    let watched = Watched::start(&echo());
+    let _clients = watched.clients("/", 2);
+    let host = format!("Host: {}", watched.address);
+    let plain = watched.raw("GET", "/metrics", &[&host], "");
+    assert!(plain.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{}", plain.head);
+    assert!(
+        plain.body.contains("\npulsegate_sessions_started_total{") && !plain.body.contains("# EOF"),
+        "{}",
+        plain.body
+    );
+    let accept = "Accept: application/openmetrics-text; version=1.0.0, text/plain; q=0.5";
+    let open = watched.raw("GET", "/metrics", &[&host, accept], "");
+    assert!(open.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", open.head);
+    assert!(open.body.ends_with("# EOF\n"), "{}", open.body);
+    assert_eq!(watched.ask("POST", "/metrics", &Value::Null).status, 405);
+}
+
+#[test]
+fn a_drain_tells_how_it_goes_and_its_cause() {
+    let watched = Watched::start(&one_route("builtin:echo", "gateway.drain = { spread = \"1ms\" }"));
+    let mut clients = watched.clients("/", 1);
+    assert_eq!(watched.get("/api/v1/drain")["progress"], Value::Null);
+    assert_eq!(watched.ask("POST", "/api/v1/drain", &json!({ "cause": "upgrade" })).status, 400);
+    assert_eq!(watched.post("/api/v1/drain", &json!({ "cause": "shed" }))["phase"], "draining");
+    let (code, _) = closed_with(&mut clients[0]).unwrap();
+    assert_eq!(code, 1013);
+    let progress = watched.get("/api/v1/drain")["progress"].clone();
+    assert_eq!((&progress["cause"], &progress["told"], &progress["cut"]), (&json!("shed"), &json!(1), &json!(0)));
+}
+
+#[test]
+fn a_gateway_inside_another_program_tells_that_it_is_not_upgraded_so() {
+    let watched = Watched::start(&echo());
+    let refused = watched.ask("POST", "/api/v1/upgrade", &Value::Null);
+    assert_eq!(refused.status, 409);
+    assert!(refused.error().contains("another program"), "{}", refused.error());
+    let lineage = watched.get("/api/v1/upgrade");
+    assert_eq!((&lineage["generation"], &lineage["parent"]), (&json!(1), &Value::Null));
+    assert_eq!(watched.get("/api/v1/overview")["lineage"]["predecessors"], json!([]));
 }
 
 #[test]

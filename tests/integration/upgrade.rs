@@ -1,5 +1,8 @@
 //! Upgrades of the program itself, from outside: what clients, operators and systemd see.
-use super::harness::{PATIENCE, Raw, eventually, joined, one_route, patient, request};
+use super::{
+    admin::{Answer, exchange},
+    harness::{PATIENCE, Raw, eventually, joined, one_route, patient, request},
+};
 use pulsegate::pid_file::PidFile;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::{
@@ -371,6 +374,66 @@ fn listeners_may_come_and_go() {
     eventually("the other closes", || {
         TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
+}
+
+/// Asks on a Unix socket, whose users may ask everything.
+fn ask(service: &Service, socket: &str, method: &str, path: &str) -> Answer {
+    let stream = UnixStream::connect(service.folder.path().join(socket)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(stream, method, path, &["Host: localhost"], "")
+}
+
+#[test]
+fn an_operator_upgrades_it_and_is_served_by_the_new_process_on_the_same_socket() {
+    let toml = echo("admin.address = \"unix:admin.sock\"", &["127.0.0.1:0"]);
+    let mut service = Service::start(&toml);
+    let (first, path) = (service.first.id(), service.folder.path().join("admin.sock"));
+    let answer = ask(&service, "admin.sock", "POST", "/api/v1/upgrade");
+    assert_eq!(answer.status, 200, "{}\n{}", answer.body, service.log());
+    let successor = answer.json();
+    assert_eq!(successor["generation"], 2, "{successor}");
+    assert_eq!(service.first_ends(), Some(0), "{}", service.log());
+    // From now on only the new process can answer.
+    let lineage = ask(&service, "admin.sock", "GET", "/api/v1/upgrade").json();
+    assert_eq!((&lineage["process"], lineage["parent"].as_u64()), (&successor["process"], Some(first.into())));
+    assert_eq!(ask(&service, "admin.sock", "GET", "/readyz").body, "ready\n");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+
+    write(&service.folder, &toml.replace("spread", "spraed"));
+    let refused = ask(&service, "admin.sock", "POST", "/api/v1/upgrade");
+    assert!(refused.status == 500 && refused.body.contains("spraed"), "{} {}", refused.status, refused.body);
+
+    // Another address: the file of the old one goes with the old process.
+    write(&service.folder, &toml.replace("admin.sock", "other.sock"));
+    service.upgraded();
+    eventually("the old address is gone", || !path.exists());
+    assert_eq!(ask(&service, "other.sock", "GET", "/api/v1/upgrade").json()["generation"], 3);
+    service.stop();
+    eventually("the last one removes it", || !service.folder.path().join("other.sock").exists());
+}
+
+#[test]
+fn no_operator_is_refused_on_tcp_while_processes_change() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let service = Service::start(&echo(&format!("admin.address = \"{free}\""), &["127.0.0.1:0"]));
+    let (over, host) = (Arc::<AtomicBool>::default(), format!("Host: {free}"));
+    let asking = {
+        let over = Arc::clone(&over);
+        thread::spawn(move || {
+            let mut answers = 0;
+            while !over.load(Relaxed) {
+                let answer = exchange(patient(TcpStream::connect(free).unwrap()), "GET", "/healthz", &[&host], "");
+                assert_eq!(answer.body, "ok\n");
+                answers += 1;
+            }
+            answers
+        })
+    };
+    for _ in 0..3 {
+        service.upgraded();
+    }
+    over.store(true, Relaxed);
+    assert!(joined("an operator", asking) > 0);
 }
 
 /// What systemd hears, one message each.
