@@ -19,7 +19,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header::ACCEPT, request::Part
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Map, Value, json as object};
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
@@ -42,20 +42,21 @@ pub(super) struct Api {
     operator: Operator,
     guard: Guard,
     overview: Mutex<Option<(Instant, Value)>>,
+    /// When a refusal was last logged.
+    complained: std::sync::Mutex<Option<Instant>>,
 }
 
 type Answered = Result<Answer, Problem>;
 
 impl Api {
     pub(super) fn new(operator: Operator, guard: Guard) -> Self {
-        Self { operator, guard, overview: Mutex::default() }
+        Self { operator, guard, overview: Mutex::default(), complained: std::sync::Mutex::default() }
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>, own: Own) -> Answer {
         let (head, body) = request.into_parts();
         let refused = |refused: Refused| {
-            let (method, path) = (&head.method, head.uri.path());
-            tracing::warn!(target: TARGET, %method, path, "refused: {}", refused.explain());
+            self.complain(&head, refused);
             Problem::Refused(refused).answer()
         };
         if let Err(why) = self.guard.addressed(&head.headers, own) {
@@ -72,6 +73,17 @@ impl Api {
         let patience = if head.uri.path() == UPGRADE { UPGRADE_PATIENCE } else { PATIENCE };
         let answered = timeout(patience, self.route(&head, body)).await.unwrap_or(Err(Problem::Late));
         answered.unwrap_or_else(Problem::answer)
+    }
+
+    /// Logs a refusal, but not several within a second: guesses at the token must not fill the log.
+    fn complain(&self, head: &Parts, refused: Refused) {
+        let now = Instant::now();
+        let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now >= last + FRESH) {
+            *last = Some(now);
+            let (method, path) = (&head.method, head.uri.path());
+            tracing::warn!(target: TARGET, %method, path, "refused: {}", refused.explain());
+        }
     }
 
     /// What anyone may read who reaches the listener.
