@@ -32,7 +32,7 @@
 //! | [`upgrade`] | hands the listening sockets to a new process, and takes them over from an old one | bytes |
 //! | [`log`], [`descriptors`], [`supervisor`], [`pid_file`], [`otel`] | what concerns the whole process: its logs, its descriptor limit, systemd, its id, traces of handshakes | frames, HTTP |
 //! | [`admin`] | HTTP for operators: the session API, health, the dashboard | how the gateway does what it asks |
-//! | `cli`, in the program only | `run`, `check`, `try`, `upgrade`, `sessions`, `top`, `drain`, `probe`, `schema`: arguments, answers, exit codes | how any of it is done |
+//! | `cli`, in the program only | `run`, `check`, `try`, `upgrade`, `reload`, `sessions`, `top`, `drain`, `probe`, `schema`: arguments, answers, exit codes | how any of it is done |
 //!
 //! Settings live in the module that obeys them; [`config`] only assembles them. Other programs embed a gateway with
 //! [`config::parse`] and [`gateway::Gateway`]; `examples/embed.rs` shows how. What the gateway decides, and why, stands

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Some(Command::Run(run)) => cli::run::run(&run),
         Some(Command::Check(check)) => cli::check::check(&check),
         Some(Command::Try(trial)) => cli::trial::trial(&trial),
+        Some(Command::Reload(arguments)) => cli::reload::reload(&arguments),
         Some(Command::Upgrade(upgrade)) => cli::upgrade::upgrade(&upgrade),
         Some(Command::Probe(arguments)) => cli::probe::probe_service(&arguments),
         Some(Command::Schema) => cli::generate::schema(),

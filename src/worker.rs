@@ -115,8 +115,7 @@ async fn live(setup: Setup) -> Drained {
         mut phase,
     } = setup;
     let seat = hands.seat().clone();
-    let worker =
-        Rc::new(Worker::new((share.worker, start), edge(), share, plan, hands, outboxes, (verdicts, access), observer));
+    let worker = Rc::new(Worker::new((share, start), edge(), plan, hands, outboxes, (verdicts, access), observer));
     worker.context.routes.replace(routes);
     for listening in listeners {
         worker.listen(listening);
@@ -128,14 +127,16 @@ async fn live(setup: Setup) -> Drained {
     let retirement = tokio::task::spawn_local(async move { retiring.run_retirement().await });
 
     let began = tokio::select! {
+        // First: who relieves it has the gateway drain right after, and both may have come by now.
+        biased;
+        since = worker.relieved() => {
+            tally.begin(since, DrainCause::Upgrade, worker.plan.get());
+            (since, DrainCause::Upgrade)
+        }
         began = until_closing(&mut phase, &worker.plan, &tally) => {
             admission.drain();
             worker.stop.send_replace(Stop::Emptying);
             began
-        }
-        since = worker.relieved() => {
-            tally.begin(since, DrainCause::Upgrade, worker.plan.get());
-            (since, DrainCause::Upgrade)
         }
     };
     // Nothing new comes then, and handshakes under way are as welcome as before, however slow their clients.
@@ -182,9 +183,8 @@ pub(crate) struct Worker {
 
 impl Worker {
     fn new(
-        (index, start): (u32, Instant),
+        (share, start): (Share, Instant),
         edge: Rc<Edge>,
-        share: Share,
         plan: DrainPlan,
         hands: Hands,
         outboxes: Outboxes,
@@ -216,7 +216,7 @@ impl Worker {
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
-            index,
+            index: share.worker,
             edge,
             share,
             plan: Cell::new(plan),

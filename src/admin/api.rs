@@ -1,6 +1,7 @@
 //! From a request to its answer: what is asked of the gateway, and where.
 use super::{
     body::{Answer, Problem, content, json, read},
+    cannot::{gone, no_backend, no_ending, no_reload, no_upgrade},
     guard::{Guard, Own, Refused},
     page, query, view,
 };
@@ -13,7 +14,6 @@ use crate::{
         select::{Filter, SessionKey, Sort},
     },
     shutdown::DrainCause,
-    upgrade::UpgradeError,
 };
 use http::{HeaderMap, Method, Request, StatusCode, header::ACCEPT, request::Parts};
 use hyper::body::Incoming;
@@ -27,9 +27,9 @@ use tokio::{
 
 /// For the gateway's answer; a worker that stands still gives none.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For an upgrade, which is decided within `gateway.upgrade_timeout` and tells why it fails.
-const UPGRADE_PATIENCE: Duration = Duration::from_secs(590);
-const UPGRADE: &str = "/api/v1/upgrade";
+/// For an upgrade, which is decided within `gateway.upgrade_timeout` and tells why it fails, and for a reload behind another.
+const LONG_PATIENCE: Duration = Duration::from_secs(590);
+const SLOW: [&str; 2] = ["/api/v1/upgrade", "/api/v1/reload"];
 /// An overview is not made more often, however many watch.
 const FRESH: Duration = Duration::from_secs(1);
 /// Sessions a second, unless asked otherwise.
@@ -70,7 +70,7 @@ impl Api {
         if let Err(why) = self.guard.allows(&head.method, &head.headers) {
             return refused(why);
         }
-        let patience = if head.uri.path() == UPGRADE { UPGRADE_PATIENCE } else { PATIENCE };
+        let patience = if SLOW.contains(&head.uri.path()) { LONG_PATIENCE } else { PATIENCE };
         let answered = timeout(patience, self.route(&head, body)).await.unwrap_or(Err(Problem::Late));
         answered.unwrap_or_else(Problem::answer)
     }
@@ -118,6 +118,7 @@ impl Api {
             ("POST", ["api", "v1", "drain"]) => self.drain(&read(body).await?).await,
             ("GET", ["api", "v1", "upgrade"]) => Ok(ok(&view::lineage(self.operator.lineage()))),
             ("POST", ["api", "v1", "upgrade"]) => self.upgrade().await,
+            ("POST", ["api", "v1", "reload"]) => self.reload().await,
             (_, ["metrics"] | ["api", "v1", "overview" | "endings" | "backends"] | ["api", "v1", "endings", _]) => {
                 Err(Problem::Method("GET"))
             }
@@ -125,7 +126,7 @@ impl Api {
             (_, ["api", "v1", "sessions", .., "end"] | ["api", "v1", "backends", "drain" | "restore"]) => {
                 Err(Problem::Method("POST"))
             }
-            (_, ["api", "v1", "endings", _, "cancel"]) => Err(Problem::Method("POST")),
+            (_, ["api", "v1", "endings", _, "cancel"] | ["api", "v1", "reload"]) => Err(Problem::Method("POST")),
             (_, ["api", "v1", "sessions"] | ["api", "v1", "sessions", _]) => Err(Problem::Method("GET")),
             _ => Err(Problem::NotFound("there is nothing at this path; docs/admin.md lists what is".into())),
         }
@@ -280,6 +281,19 @@ impl Api {
         Ok(ok(&object!({ "generation": successor.generation, "process": successor.process })))
     }
 
+    /// Answers when it is done on every worker.
+    async fn reload(&self) -> Answered {
+        tracing::info!(target: TARGET, "an operator asks for a reload");
+        let changes = self.operator.reload().await.map_err(no_reload)?;
+        Ok(ok(&object!({
+            "changed": !changes.is_empty(),
+            "summary": changes.to_string(),
+            "restart": changes.restart,
+            "configured": changes.configured,
+            "retired": changes.retired,
+        })))
+    }
+
     fn metrics(&self, headers: &HeaderMap) -> Answer {
         let ranges: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let format = Format::accepted(Some(&ranges.join(",")));
@@ -351,34 +365,6 @@ fn ok(value: &impl serde::Serialize) -> Answer {
 /// HEAD is answered as GET; hyper leaves the body out.
 fn as_verb(method: &Method) -> &str {
     if *method == Method::HEAD { "GET" } else { method.as_str() }
-}
-
-fn gone(name: &str) -> Problem {
-    Problem::NotFound(format!("no session {name} runs"))
-}
-
-fn no_ending(id: &str) -> Problem {
-    Problem::NotFound(format!("there is no ending {id}"))
-}
-
-fn no_upgrade(error: UpgradeError) -> Problem {
-    match error {
-        UpgradeError::Embedded | UpgradeError::First | UpgradeError::UnderWay | UpgradeError::Draining => {
-            Problem::Conflict(error.to_string())
-        }
-        UpgradeError::Worker
-        | UpgradeError::Start { .. }
-        | UpgradeError::HandOver(_)
-        | UpgradeError::Ended { .. }
-        | UpgradeError::Refused { .. }
-        | UpgradeError::Silent { .. }
-        | UpgradeError::Thread(_) => Problem::Failed(error.to_string()),
-    }
-}
-
-fn no_backend(backends: &Backends) -> Problem {
-    let of = backends.upstream.as_ref().map_or_else(String::new, |pool| format!(" of upstream {pool}"));
-    Problem::NotFound(format!("no route goes to a backend {}{of}", backends.name))
 }
 
 fn parting(code: Option<u16>, words: Option<String>) -> Result<Parting, Problem> {

@@ -2,6 +2,7 @@
 //! but the turns that its answers need.
 mod api;
 mod body;
+mod cannot;
 mod guard;
 mod page;
 mod query;

@@ -6,6 +6,7 @@ mod exit;
 pub(crate) mod generate;
 pub(crate) mod output;
 pub(crate) mod probe;
+pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod sessions;
 pub(crate) mod top;
@@ -43,7 +44,7 @@ Signals:
 Exit codes:
   0    everything that was asked for was done; after a drain: every session had its close frame
   1    a drain had to cut sessions; `check --connect`: a backend did not answer; `upgrade`: the old process serves on;
-       `probe`: no WebSocket opened; `sessions`, `top`, `drain`: the gateway refused
+       `probe`: no WebSocket opened; `sessions`, `top`, `drain`, `reload`: the gateway refused
   2    the command line is wrong
   69   an address cannot be listened on, for example because it is in use; no gateway answers, or no process to `upgrade`
   70   a worker failed: a bug
@@ -88,6 +89,11 @@ pub(crate) enum Command {
     /// process serves, the old one drains; if the new one fails, the old one serves on, and this says why.
     #[command(verbatim_doc_comment)]
     Upgrade(UpgradeArguments),
+    /// Have a running gateway read its file and its certificates again; it needs [admin] in gateway.toml.
+    ///
+    /// Says what was changed, or every mistake, and then nothing was. SIGHUP does the same, and tells the log.
+    #[command(verbatim_doc_comment)]
+    Reload(AdminArguments),
     /// Ask any WebSocket service what is on the path to it: times, TLS, pings, and when silence cuts it.
     ///
     /// Opens a WebSocket, sends a few pings, listens for the service's own, and leaves with a close frame.

@@ -605,3 +605,35 @@ fn the_commands_find_the_gateway_by_its_file() {
     assert!(code == Some(69) && nobody.contains("cannot reach"), "{nobody}");
     assert_eq!(program.end().0, Some(0));
 }
+
+#[test]
+fn a_reload_that_is_asked_for_says_what_it_changed_or_every_mistake() {
+    let toml = super::program::echo("gateway.drain = { spread = \"0s\" }") + "[admin]\naddress = \"unix:admin.sock\"\n";
+    let mut program = Program::start(&toml, &[]);
+    let socket = program.folder().join("admin.sock");
+    eventually("it is served", || UnixStream::connect(&socket).is_ok());
+    let mut client = super::harness::Raw::upgraded(program.address(), "/");
+    let (code, same) = told(&program, &["reload"]);
+    assert!(code == Some(0) && same.contains("nothing"), "{same}");
+    program.write(&toml.replace("spread = \"0s\"", "spread = \"1s\""));
+    let (code, changed) = told(&program, &["reload"]);
+    assert!(code == Some(0) && changed.contains("gateway.drain"), "{changed}");
+    program.write(&toml.replace("spread", "sprad"));
+    let (code, mistakes) = told(&program, &["reload"]);
+    assert!(code == Some(78) && mistakes.contains("gateway.toml:"), "{mistakes}");
+    // What runs says the same to who asks it without the file.
+    let refused = exchange(UnixStream::connect(&socket).unwrap(), "POST", "/api/v1/reload", &["Host: localhost"], "{}");
+    let error = refused.json()["error"].as_str().unwrap().to_owned();
+    assert!(refused.status == 409 && error.contains("sprad") && error.contains("spread"), "{error}");
+    let wrong = exchange(UnixStream::connect(&socket).unwrap(), "GET", "/api/v1/reload", &["Host: localhost"], "");
+    assert_eq!(wrong.status, 405);
+    let metrics = exchange(UnixStream::connect(&socket).unwrap(), "GET", "/metrics", &["Host: localhost"], "");
+    for counted in ["{result=\"applied\"} 1", "{result=\"unchanged\"} 1", "{result=\"refused\"} 1"] {
+        assert!(metrics.body.contains(&format!("pulsegate_reloads_total{counted}")), "{}", metrics.body);
+    }
+    client.send(&super::harness::frame(0x82, true, b"x"));
+    assert_eq!(client.receive::<3>(), [0x82, 1, b'x'], "its session has not noticed");
+    drop(client);
+    program.signal(rustix::process::Signal::TERM);
+    assert_eq!(program.end().0, Some(0));
+}
