@@ -2,12 +2,20 @@
 //!
 //! Modules are compiled from their sources rather than linked, for two reasons: the crate's TLS library cannot be built
 //! with a sanitizer without further tools, and the parsers of handshakes are private to their module.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unexpected_cfgs)]
 
 #[path = "../../src/config/mod.rs"]
 pub mod config;
+#[path = "../../src/descriptors.rs"]
+pub mod descriptors;
 #[path = "../../src/listener/mod.rs"]
 pub mod listener;
+#[path = "../../src/metrics/mod.rs"]
+pub mod metrics;
+#[path = "../../src/otel/mod.rs"]
+pub mod otel;
+#[path = "../../src/pacing.rs"]
+pub mod pacing;
 #[path = "../../src/pem.rs"]
 pub mod pem;
 #[path = "../../src/protocol/mod.rs"]
