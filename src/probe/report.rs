@@ -141,7 +141,9 @@ fn close(f: &mut fmt::Formatter<'_>, closing: &Closing) -> fmt::Result {
         None => line(f, "our close", "1000, not answered with a close frame")?,
     }
     match &closing.ended {
-        Some((time, super::Ending::End)) => line(f, "then", format_args!("end of the stream, after {}", readable(*time))),
+        Some((time, super::Ending::End)) => {
+            line(f, "then", format_args!("end of the stream, after {}", readable(*time)))
+        }
         Some((time, ending)) => line(f, "then", format_args!("{ending}, after {}", readable(*time))),
         None => line(f, "then", "it left the connection open"),
     }
