@@ -131,7 +131,8 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Waits for the signal, and then until new sessions are no longer wanted, by the plan as it is then. Answers when the signal came, and why.
+/// Waits for the signal, and then until new sessions are no longer wanted, by the plan as it is then. Answers when the
+/// signal came, and why.
 pub async fn until_closing(
     phase: &mut watch::Receiver<Phase>,
     plan: &Cell<DrainPlan>,

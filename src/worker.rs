@@ -161,8 +161,6 @@ async fn live(setup: Setup) -> Drained {
 
 /// A worker on its own thread: what it serves with, and what it runs. Other threads reach it by [`Workers`].
 pub(crate) struct Worker {
-    /// Its number among the workers.
-    index: u32,
     edge: Rc<Edge>,
     share: Share,
     plan: Cell<DrainPlan>,
@@ -216,7 +214,6 @@ impl Worker {
         };
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
-            index: share.worker,
             edge,
             share,
             plan: Cell::new(plan),

@@ -106,7 +106,7 @@ impl Worker {
     }
 
     fn session_key(&self, key: Key) -> SessionKey {
-        SessionKey { worker: self.index, number: key.number }
+        SessionKey { worker: self.share.worker, number: key.number }
     }
 
     fn placed(&self, found: &[Found], sort: Sort) -> Vec<Placed> {
@@ -149,7 +149,7 @@ impl Worker {
     }
 
     fn own(&self, key: SessionKey) -> Option<Key> {
-        if key.worker == self.index { self.context.registry.find(key.number) } else { None }
+        if key.worker == self.share.worker { self.context.registry.find(key.number) } else { None }
     }
 
     /// Ends one session, if it is its own and still runs; whether it does.
@@ -168,7 +168,7 @@ impl Worker {
     /// The sessions that fit.
     pub(crate) async fn choose(self: Rc<Self>, filter: Filter) -> Vec<Chosen> {
         let found = self.context.registry.select(Instant::now(), |facts, age| filter.fits(facts, age));
-        let chosen = |found: Found| Chosen { born: found.born, worker: self.index, key: found.key };
+        let chosen = |found: Found| Chosen { born: found.born, worker: self.share.worker, key: found.key };
         if !filter.is_live() {
             return found.into_iter().map(chosen).collect();
         }
