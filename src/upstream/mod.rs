@@ -5,6 +5,7 @@ mod connect;
 mod echo;
 mod handshake;
 mod health;
+mod members;
 mod pool;
 pub mod probe;
 mod resolve;
