@@ -7,7 +7,9 @@ use super::{
     health::Change,
     members::Members,
     resolve::Resolver,
-    seconds, tls,
+    seconds,
+    tcp::TcpDialer,
+    tls,
 };
 use crate::{
     metrics::{DialFailure, Meters},
@@ -29,6 +31,7 @@ pub struct Upstream {
     members: Members,
     balance: Balance,
     pub(super) resolver: Resolver,
+    pub(super) tcp: TcpDialer,
     pub(super) tls: Option<TlsConnector>,
 }
 
@@ -163,6 +166,7 @@ impl Upstream {
             members: Members::new(backends),
             balance: Balance::new(config.balance),
             resolver: Resolver::default(),
+            tcp: TcpDialer::new(&config.dials.sources),
             tls: tls::connector(config, authorities.as_ref())?,
             authorities,
             config: config.clone(),
@@ -277,6 +281,10 @@ impl Upstream {
     fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
         backend.meter().failed(failure.label());
         if failure.is_ours() {
+            if self.tcp.complains() {
+                let (upstream, backend) = (&self.config.name, &backend.name);
+                tracing::error!(upstream, backend, cause = %failure, "this machine cannot dial");
+            }
             return;
         }
         backend.meter().show_up(false);
@@ -321,7 +329,7 @@ async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: UpstreamReq
     let asking = request(backend, head, host_header)?;
     let backstop = backstop(&options.relay.heartbeat.upstream);
     let Dialled { stream, local_port } =
-        dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect, backstop).await?;
+        dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), options.connect, backstop).await?;
     trace.dialled();
     let shaking = pin!(shake(stream, asking, options.header));
     let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;
