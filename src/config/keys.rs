@@ -88,7 +88,7 @@ pub(super) const ROUTE: Place = Place {
     ],
 };
 pub(super) const UPSTREAM: Place =
-    Place { title: "[upstream.NAME]", keys: &["servers", "balance", "fail_timeout", "tls"] };
+    Place { title: "[upstream.NAME]", keys: &["servers", "balance", "fail_timeout", "tls", "source"] };
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.

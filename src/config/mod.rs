@@ -4,6 +4,7 @@ mod admin;
 mod ceilings;
 mod check;
 mod detection;
+mod dials;
 mod file;
 mod keys;
 mod listeners;

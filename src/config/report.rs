@@ -11,7 +11,7 @@ use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
     route::{HostPattern, RouteConfig, Router},
-    upstream::{BackendAddress, BalanceKind, UpstreamConfig},
+    upstream::{BackendAddress, BalanceKind, DialConfig, UpstreamConfig},
 };
 use std::{
     fmt,
@@ -221,7 +221,16 @@ fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fm
     };
     let rest = time_text(upstream.fail_timeout);
     writeln!(out, "  {}, {balance}, a failed backend rests for {rest}", quoted(&upstream.name))?;
-    upstream.servers.iter().try_for_each(|server| writeln!(out, "    {server}"))
+    upstream.servers.iter().try_for_each(|server| writeln!(out, "    {server}"))?;
+    write_dials(out, &upstream.dials)
+}
+
+fn write_dials(out: &mut fmt::Formatter<'_>, dials: &DialConfig) -> fmt::Result {
+    if !dials.sources.is_empty() {
+        let sources: Vec<String> = dials.sources.iter().map(ToString::to_string).collect();
+        writeln!(out, "    dialled from {}", sources.join(", "))?;
+    }
+    Ok(())
 }
 
 fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings) -> fmt::Result {
@@ -234,7 +243,7 @@ fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceil
     writeln!(out, "  {sessions} sessions by the descriptor limit of {descriptors} (2 for each, {reserve} kept back)")?;
     let tcp = |server: &BackendAddress| matches!(server, BackendAddress::Tcp { .. });
     if config.upstreams.iter().any(|upstream| upstream.servers.iter().any(tcp)) {
-        writeln!(out, "  {ports} sessions to each TCP address of a backend by the local ports")?;
+        writeln!(out, "  {ports} sessions to each TCP address of a backend by the local ports, from each source")?;
     }
     Ok(())
 }

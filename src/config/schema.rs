@@ -138,7 +138,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "min_version") => words(&["1.2", "1.3"]),
         (_, "host_header") => words(&["client", "upstream"]),
         (_, "balance") => words(&["least_sessions", "round_robin", "random"]),
-        (_, "trusted_proxies" | "origins" | "servers") => texts(),
+        (_, "trusted_proxies" | "origins" | "servers" | "source") => texts(),
         (_, _) => like(told.about(path).and_then(|about| about.default.as_ref())),
     }
 }

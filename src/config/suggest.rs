@@ -91,6 +91,8 @@ const FOREIGN: &[(&str, &str)] = &[
     ("stripprefix", "write strip_prefix in the [[route]]"),
     ("lbpolicy", "write balance in [upstream.NAME]"),
     ("leastconn", "write balance = \"least_sessions\" in [upstream.NAME]"),
+    ("proxybind", "write source = [\"IP\"] in [upstream.NAME]"),
+    ("bindaddress", "write source = [\"IP\"] in [upstream.NAME]"),
     ("maxfails", "a backend that fails once is left alone for fail_timeout"),
 ];
 

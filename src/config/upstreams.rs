@@ -1,5 +1,5 @@
 //! Every `[upstream.NAME]` and its servers.
-use super::{address, file::Table, keys, problem::Wrong, value};
+use super::{address, dials, file::Table, keys, problem::Wrong, value};
 use crate::{
     pem,
     upstream::{BackendAddress, BalanceKind, UpstreamConfig},
@@ -49,5 +49,6 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
         let help = "write wss:// for backends that speak TLS, or remove tls";
         table.report("tls", Wrong::new("no server of this pool is a wss:// one", help));
     }
-    Some(UpstreamConfig { name, servers, balance, fail_timeout, ca })
+    let dials = dials::read(table, &servers);
+    Some(UpstreamConfig { name, servers, balance, fail_timeout, ca, dials })
 }

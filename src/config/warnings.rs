@@ -9,10 +9,11 @@ use crate::{
     pem,
     relay::Side,
     route::RouteConfig,
-    upstream::BackendAddress,
+    upstream::{BackendAddress, UpstreamConfig},
 };
 use std::{
     fs,
+    net::{IpAddr, UdpSocket},
     os::unix::fs::MetadataExt,
     time::{Duration, SystemTime},
 };
@@ -42,6 +43,7 @@ pub(super) fn warnings(config: &Config, ceilings: &Ceilings, now: SystemTime) ->
         if !config.routes.iter().any(|route| route.upstream == upstream.name) {
             warnings.push(format!("upstream {} is used by no route", quoted(&upstream.name)));
         }
+        warnings.extend(upstream.dials.sources.iter().filter_map(|source| of_source(upstream, *source)));
     }
     warnings.extend(config.admin.iter().flat_map(of_admin));
     warnings.extend(of_drain(config));
@@ -65,6 +67,12 @@ fn of_interval(route: &RouteConfig, side: Side) -> Option<String> {
         )),
         Some(_) => None,
     }
+}
+
+/// A floating address may come later, so this is no mistake.
+fn of_source(upstream: &UpstreamConfig, source: IpAddr) -> Option<String> {
+    let error = UdpSocket::bind((source, 0)).err()?;
+    Some(format!("upstream {}: source {source} cannot be used on this machine now: {error}", quoted(&upstream.name)))
 }
 
 fn of_admin(admin: &AdminConfig) -> Vec<String> {
@@ -126,11 +134,11 @@ fn of_ceilings(config: &Config, ceilings: &Ceilings) -> Vec<String> {
     for upstream in &config.upstreams {
         let addresses = upstream.servers.iter().filter(|server| matches!(server, BackendAddress::Tcp { .. })).count();
         let ports = usize::try_from(ceilings.ports).unwrap_or(usize::MAX);
-        let allowed = addresses.saturating_mul(ports);
+        let allowed = addresses.saturating_mul(ports).saturating_mul(upstream.dials.sources.len().max(1));
         if addresses == upstream.servers.len() && wanted > allowed {
             warnings.push(format!(
                 "gateway.max_sessions is {wanted}, but local ports allow {allowed} to upstream {}; \
-                 add servers or widen net.ipv4.ip_local_port_range",
+                 add servers or source addresses, or widen net.ipv4.ip_local_port_range",
                 quoted(&upstream.name)
             ));
         }

@@ -279,7 +279,7 @@ impl Operator {
         let upstreams = self.workers.ask(|worker| async move { worker.upstreams() }).await;
         // All workers have the same ones.
         let upstreams: Vec<Arc<Upstream>> = upstreams.into_iter().next().unwrap_or_default();
-        upstreams.iter().flat_map(|upstream| upstream.backends().iter().cloned()).collect()
+        upstreams.iter().flat_map(|upstream| upstream.backends().to_vec()).collect()
     }
 
     async fn meant(&self, backends: &Backends) -> Vec<Arc<Backend>> {

@@ -55,7 +55,7 @@ impl Routing {
     pub(super) fn take_over(&mut self, old: &Self) {
         for backend in old.backends() {
             backend.retire(true);
-            self.former.push(Arc::downgrade(backend));
+            self.former.push(Arc::downgrade(&backend));
         }
         for backend in self.backends() {
             backend.retire(false);
@@ -64,12 +64,12 @@ impl Routing {
             .retain(|backend| backend.upgrade().is_some_and(|backend| backend.retired() && backend.sessions() > 0));
     }
 
-    fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.upstreams.values().flat_map(|upstream| upstream.backends())
+    fn backends(&self) -> Vec<Arc<Backend>> {
+        self.upstreams.values().flat_map(|upstream| upstream.backends().to_vec()).collect()
     }
 
     fn backend(&self, upstream: &str, address: &BackendAddress) -> Option<Arc<Backend>> {
-        let serving = self.upstreams.get(upstream).into_iter().flat_map(|upstream| upstream.backends()).cloned();
+        let serving = self.upstreams.get(upstream).into_iter().flat_map(|upstream| upstream.backends().to_vec());
         let former = self.former.iter().filter_map(Weak::upgrade).filter(|backend| backend.upstream == upstream);
         serving.chain(former).find(|backend| backend.address == *address)
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
-    upstream::{BackendAddress, BalanceKind, Upstream, UpstreamConfig},
+    upstream::{BackendAddress, BalanceKind, DialConfig, Upstream, UpstreamConfig},
 };
 use std::{cell::RefCell, net::SocketAddr};
 use tokio::{
@@ -100,6 +100,7 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
         balance: BalanceKind::RoundRobin,
         fail_timeout: SOON,
         ca: None,
+        dials: DialConfig::default(),
     };
     let defaults = config.options.clone();
     let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };

@@ -8,7 +8,7 @@ use crate::{
     route::HostHeader,
     transport::{Socket, Stream},
     upstream::{
-        Backend, BackendAddress, DialError, HandshakeError, Resolver, Shaken, connect_any, connect_unix, request,
+        Backend, BackendAddress, DialError, HandshakeError, Resolver, Shaken, TcpDialer, connect_unix, request,
         secured, shake,
     },
 };
@@ -86,6 +86,7 @@ pub(super) struct Dialer {
     pub(super) target: Target,
     backend: Backend,
     resolver: Resolver,
+    tcp: TcpDialer,
     secure: Option<Secure>,
     headers: HeaderMap,
     within: Duration,
@@ -112,6 +113,7 @@ impl Dialer {
             target: target.clone(),
             backend: Backend::new("probe", target.address.clone()),
             resolver: Resolver::default(),
+            tcp: TcpDialer::default(),
             secure: if target.tls() { Some(Secure::new(&options.trust)?) } else { None },
             headers,
             within: options.within,
@@ -170,9 +172,8 @@ impl Dialer {
         let literal = matches!(addresses[..], [one] if host.trim_matches(['[', ']']) == one.ip().to_string());
         let resolved = (!literal).then(|| (addresses.clone(), start.elapsed()));
         let start = Instant::now();
-        let tcp = connect_any(&addresses, start + self.within, self.within, None)
-            .await
-            .map_err(|error| dial_failure(&error))?;
+        let connected = self.tcp.connect(&addresses, start + self.within, self.within, None).await;
+        let tcp = connected.map_err(|error| dial_failure(&error))?;
         let peer = tcp.peer_addr().map_or_else(|_| host.to_owned(), |address| address.to_string());
         Ok((Socket::Tcp(tcp), resolved, peer, start.elapsed()))
     }
@@ -259,14 +260,18 @@ fn dial_failure(error: &DialError) -> OpenFailure {
         DialError::Connect { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused => {
             "nothing listens on this port"
         }
-        DialError::Connect { .. } => "",
+        DialError::Connect { .. } | DialError::Source { .. } | DialError::NoSource { .. } => "",
         DialError::Tls { source, .. } => secure::advice(source),
         DialError::Timeout { .. } => "a firewall that drops silently looks like this",
     };
     // The words for a gateway.toml have no place here.
     let cause = match error {
         DialError::Tls { address, source } => format!("the TLS handshake with {address} failed: {source}"),
-        DialError::Resolve { .. } | DialError::Connect { .. } | DialError::Timeout { .. } => error.to_string(),
+        DialError::Resolve { .. }
+        | DialError::Connect { .. }
+        | DialError::Source { .. }
+        | DialError::NoSource { .. }
+        | DialError::Timeout { .. } => error.to_string(),
     };
     OpenFailure::Dial { cause, advice }
 }

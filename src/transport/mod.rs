@@ -8,6 +8,7 @@ mod stream;
 mod tune;
 mod wire;
 
+pub(crate) use path::bind_without_port;
 pub use server_tls::{RecordRoom, ServerConfigs};
 pub use stream::{ServerTlsStream, Socket, Stream};
 pub use tune::{Backstop, tune};

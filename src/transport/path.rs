@@ -1,10 +1,10 @@
-//! What TCP knows of a path: `TCP_INFO` and `SIOCOUTQ` (Linux). The one module with unsafe code: no crate wraps
-//! the two, and both only fill memory that we own.
+//! What TCP knows of a path, `TCP_INFO` and `SIOCOUTQ`, and `IP_BIND_ADDRESS_NO_PORT` (Linux). The one module with unsafe
+//! code: no crate wraps the three, and all of them only touch memory that we own.
 #![allow(unsafe_code)]
 
 use crate::protocol::heartbeat::PathSample;
 use std::{
-    mem,
+    io, mem,
     os::fd::{AsRawFd, RawFd},
     time::Duration,
 };
@@ -59,6 +59,26 @@ fn unacknowledged(descriptor: RawFd) -> Option<u64> {
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int to the address it is given.
     let answer = unsafe { libc::ioctl(descriptor, libc::TIOCOUTQ, &raw mut queued) };
     if answer == 0 { u64::try_from(queued).ok() } else { None }
+}
+
+/// Has the kernel choose the port of a bound socket when it connects: then it is taken towards that address alone, and
+/// not from all (ip(7)).
+///
+/// # Errors
+/// Those of `setsockopt`.
+pub(crate) fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads one int, of the size it is told, from the address it is given.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast::<libc::c_void>(),
+            mem::size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! A connected stream to one backend.
-use super::{BackendAddress, echo, resolve::Resolver, tls::server_name};
+use super::{BackendAddress, echo, resolve::Resolver, tcp::TcpDialer, tls::server_name};
 use crate::{
     metrics::DialFailure,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
-    transport::{Backstop, Socket, Stream, tune},
+    transport::{Backstop, Socket, Stream},
 };
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 use tokio::{
-    net::{TcpStream, UnixStream},
+    net::UnixStream,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
@@ -19,6 +24,10 @@ pub(crate) enum DialError {
     Resolve { host: String, source: io::Error },
     #[error("connecting to {address} failed: {source}{}", advice(source))]
     Connect { address: String, source: io::Error },
+    #[error("cannot dial from {from}: {source}; `source` lists addresses of this machine")]
+    Source { from: IpAddr, source: io::Error },
+    #[error("no address of `source` is an {} one, as {address} is", if address.is_ipv4() { "IPv4" } else { "IPv6" })]
+    NoSource { address: SocketAddr },
     #[error("the TLS handshake with {address} failed: {source}{}", tls_advice(source))]
     Tls { address: String, source: io::Error },
     #[error("no {step} within {}", super::seconds(*within))]
@@ -30,7 +39,7 @@ impl DialError {
         match self {
             Self::Timeout { .. } => true,
             Self::Connect { source, .. } => source.kind() == io::ErrorKind::TimedOut,
-            Self::Resolve { .. } | Self::Tls { .. } => false,
+            Self::Resolve { .. } | Self::Source { .. } | Self::NoSource { .. } | Self::Tls { .. } => false,
         }
     }
 
@@ -41,6 +50,16 @@ impl DialError {
                 source.raw_os_error(),
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
             ),
+            Self::Source { .. } | Self::NoSource { .. } => true,
+            Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
+        }
+    }
+
+    /// Whether another address of ours might do.
+    pub(super) fn is_of_the_source(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source.raw_os_error() == Some(libc::EADDRNOTAVAIL),
+            Self::Source { .. } | Self::NoSource { .. } => true,
             Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
         }
     }
@@ -50,6 +69,7 @@ impl DialError {
         match self {
             Self::Resolve { .. } => DialFailure::Resolve,
             Self::Connect { .. } => DialFailure::Connect,
+            Self::Source { .. } | Self::NoSource { .. } => DialFailure::Own,
             Self::Tls { .. } => DialFailure::Tls,
             Self::Timeout { .. } => DialFailure::ConnectTimeout,
         }
@@ -59,7 +79,7 @@ impl DialError {
     pub(super) fn step(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "resolve",
-            Self::Connect { .. } => "connect",
+            Self::Connect { .. } | Self::Source { .. } | Self::NoSource { .. } => "connect",
             Self::Tls { .. } => "TLS handshake",
             Self::Timeout { step, .. } => step,
         }
@@ -76,6 +96,7 @@ pub(super) struct Dialled {
 pub(super) async fn dial(
     address: &BackendAddress,
     resolver: &Resolver,
+    tcp: &TcpDialer,
     tls: Option<&TlsConnector>,
     within: Duration,
     backstop: Option<Backstop>,
@@ -87,7 +108,7 @@ pub(super) async fn dial(
                 .await
                 .map_err(|_| DialError::Timeout { step: "answer of the name resolver", within })?
                 .map_err(|source| DialError::Resolve { host: host.clone(), source })?;
-            let tcp = match connect_any(&addresses, deadline, within, backstop).await {
+            let tcp = match tcp.connect(&addresses, deadline, within, backstop).await {
                 Ok(tcp) => tcp,
                 Err(error) => {
                     resolver.forget(host);
@@ -110,33 +131,6 @@ pub(super) async fn dial(
         }
         BackendAddress::Echo => Ok(Dialled { stream: Stream::Plain(Socket::Memory(echo::start())), local_port: None }),
     }
-}
-
-/// Tries the addresses in turn; each gets its share of the time that is left.
-pub(crate) async fn connect_any(
-    addresses: &[SocketAddr],
-    deadline: Instant,
-    within: Duration,
-    backstop: Option<Backstop>,
-) -> Result<TcpStream, DialError> {
-    let mut last = DialError::Timeout { step: "connection", within };
-    for (index, &address) in addresses.iter().enumerate() {
-        let now = Instant::now();
-        let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        let share = deadline.saturating_duration_since(now) / left;
-        let connected = timeout_at(now + share, TcpStream::connect(address)).await;
-        last = match connected.map(|result| result.and_then(|tcp| tuned(tcp, backstop))) {
-            Ok(Ok(tcp)) => return Ok(tcp),
-            Ok(Err(source)) => DialError::Connect { address: address.to_string(), source },
-            Err(_) => DialError::Timeout { step: "connection", within },
-        };
-    }
-    Err(last)
-}
-
-fn tuned(tcp: TcpStream, backstop: Option<Backstop>) -> io::Result<TcpStream> {
-    tune(&tcp, backstop)?;
-    Ok(tcp)
 }
 
 /// TCP's own keepalive, where no heartbeat finds out that a backend is gone.
@@ -172,8 +166,8 @@ pub(crate) async fn secured(
 fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EADDRNOTAVAIL) => {
-            "; every local port towards this address is in use: widen net.ipv4.ip_local_port_range, \
-             or give the backend more addresses"
+            "; every local port towards this address is in use: list more addresses of this machine in the upstream's \
+             `source`, widen net.ipv4.ip_local_port_range, or give the backend more addresses"
         }
         Some(libc::EMFILE) => "; this process is at its descriptor limit: raise LimitNOFILE (ulimit -n)",
         Some(libc::ENFILE) => "; the system is at its descriptor limit: raise fs.file-max",
@@ -203,7 +197,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, within) = (listener.local_addr().unwrap(), Duration::from_secs(5));
         for backstop in [None, Some(Backstop::Backends)] {
-            let tcp = connect_any(&[address], Instant::now() + within, within, backstop).await.unwrap();
+            let tcp = TcpDialer::default().connect(&[address], Instant::now() + within, within, backstop).await.unwrap();
             let socket = socket2::SockRef::from(&tcp);
             assert!(socket.tcp_nodelay().unwrap());
             assert_eq!(socket.keepalive().unwrap(), backstop.is_some());
@@ -226,24 +220,11 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_next_address_is_tried() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let alive = listener.local_addr().unwrap();
-        let within = Duration::from_secs(5);
-        let tcp = connect_any(&[dead, alive], Instant::now() + within, within, None).await.unwrap();
-        assert_eq!(tcp.peer_addr().unwrap(), alive);
-        let error = connect_any(&[dead], Instant::now() + within, within, None).await.unwrap_err();
-        assert_eq!(error.step(), "connect");
-        assert!(error.to_string().contains(&dead.to_string()), "{error}");
-    }
-
     #[test]
     fn exhausted_ports_are_explained_and_are_not_the_backends_fault() {
         let source = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
         let error = DialError::Connect { address: "10.0.0.1:80".into(), source };
         assert!(error.is_ours());
-        assert!(error.to_string().contains("ip_local_port_range"), "{error}");
+        assert!(error.to_string().contains("`source`") && error.to_string().contains("ip_local_port_range"), "{error}");
     }
 }

@@ -1,25 +1,29 @@
 //! Pools of backends: which one a session goes to, and the dial.
 mod backend;
 mod balance;
+mod choose;
 mod connect;
 mod echo;
 mod handshake;
 mod health;
+mod members;
 mod pool;
 pub mod probe;
 mod resolve;
+mod tcp;
 mod tls;
 mod verify;
 #[cfg(test)]
 mod wiring;
 
 pub use backend::{Backend, Lease};
-pub(crate) use connect::{DialError, connect_any, connect_unix, secured};
+pub(crate) use connect::{DialError, connect_unix, secured};
 pub(crate) use handshake::{Asking, HandshakeError, Shaken, request, shake};
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
 pub use probe::{Probe, probe};
 pub(crate) use resolve::Resolver;
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+pub(crate) use tcp::TcpDialer;
 pub use tls::UpstreamTlsError;
 
 /// An `[upstream.NAME]` as configured.
@@ -32,6 +36,14 @@ pub struct UpstreamConfig {
     pub fail_timeout: Duration,
     /// PEM file of the authorities that `wss` backends must chain to. `None`: the platform's.
     pub ca: Option<PathBuf>,
+    pub dials: DialConfig,
+}
+
+/// How a pool dials its backends.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DialConfig {
+    /// Our own addresses that connections start from, in turn. The kernel chooses if there are none.
+    pub sources: Vec<IpAddr>,
 }
 
 /// One address in a pool.

@@ -2,11 +2,15 @@
 use super::{
     Backend, BackendAddress, Lease, UpstreamConfig, UpstreamTlsError,
     balance::Balance,
+    choose::{Patience, choose},
     connect::{DialError, Dialled, backstop, dial},
     handshake::{HandshakeError, Shaken, request, shake},
     health::Change,
+    members::Members,
     resolve::Resolver,
-    seconds, tls,
+    seconds,
+    tcp::TcpDialer,
+    tls,
 };
 use crate::{
     metrics::{DialFailure, Meters},
@@ -25,9 +29,10 @@ pub struct Upstream {
     config: UpstreamConfig,
     /// What it trusts if it does not trust the platform.
     authorities: Option<RootCertStore>,
-    backends: Vec<Arc<Backend>>,
+    members: Members,
     balance: Balance,
     pub(super) resolver: Resolver,
+    pub(super) tcp: TcpDialer,
     pub(super) tls: Option<TlsConnector>,
 }
 
@@ -35,7 +40,7 @@ impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Upstream")
             .field("name", &self.config.name)
-            .field("backends", &self.backends)
+            .field("backends", &self.backends())
             .finish_non_exhaustive()
     }
 }
@@ -159,9 +164,10 @@ impl Upstream {
         };
         let backends = config.servers.iter().map(|address| known(address).unwrap_or_else(|| fresh(address)));
         Ok(Arc::new(Self {
-            backends: backends.collect(),
+            members: Members::new(backends),
             balance: Balance::new(config.balance),
             resolver: Resolver::default(),
+            tcp: TcpDialer::new(&config.dials.sources),
             tls: tls::connector(config, authorities.as_ref())?,
             authorities,
             config: config.clone(),
@@ -189,10 +195,10 @@ impl Upstream {
         &self.config.name
     }
 
-    /// Its backends, in the order of `gateway.toml`.
+    /// Its backends at this moment, in the order of `gateway.toml`.
     #[must_use]
-    pub fn backends(&self) -> &[Arc<Backend>] {
-        &self.backends
+    pub fn backends(&self) -> Arc<[Arc<Backend>]> {
+        self.members.now()
     }
 
     /// Opens a WebSocket to a backend; each is tried at most once. Needs a local runtime. Dropping the future drops
@@ -204,15 +210,16 @@ impl Upstream {
         let UpstreamRequest { head, options, host_header } = request;
         let mut head = Some(head);
         let began = Instant::now();
-        let mut tried = vec![false; self.backends.len()];
+        let backends = self.backends();
+        let mut tried = vec![false; backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         let mut answered = None;
-        while let Some(index) = self.choose(&tried, began, options) {
+        while let Some(index) = choose(&backends, &self.balance, &tried, Patience { began, options }) {
             tried[index] = true;
-            self.backends[index].meter().dialled();
+            backends[index].meter().dialled();
             let last = tried.iter().all(|tried| *tried);
             let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
-            let backend = &self.backends[index];
+            let backend = &backends[index];
             let start = Instant::now();
             let failure = match attempt(self, backend, UpstreamRequest { head, options, host_header }).await {
                 Ok(Answer::Refused(refused)) if fails_over(refused.response.status()) => {
@@ -236,28 +243,6 @@ impl Upstream {
         }
     }
 
-    /// The next backend to try, of those that are not drained: by balance among those that are well or due, then those left alone, the first to
-    /// return first, so that the last one is never left alone. Those only while the time for a handshake lasts.
-    fn choose(&self, tried: &[bool], began: Instant, options: &RouteOptions) -> Option<usize> {
-        let now = Instant::now();
-        let (mut due, mut alone) = (Vec::new(), None::<(Instant, usize)>);
-        for (index, backend) in
-            self.backends.iter().enumerate().filter(|&(index, backend)| !tried[index] && !backend.drained())
-        {
-            match backend.health.alone_until(now) {
-                None => due.push(index),
-                Some(until) if alone.is_none_or(|(first, _)| until < first) => alone = Some((until, index)),
-                Some(_) => {}
-            }
-        }
-        let chosen = self
-            .balance
-            .pick(&due, |index| self.backends[index].sessions())
-            .or_else(|| alone.filter(|_| now < began + options.handshake).map(|(_, index)| index))?;
-        self.backends[chosen].health.claim(now + options.connect + options.handshake);
-        Some(chosen)
-    }
-
     fn succeeded(&self, backend: &Backend) {
         backend.meter().show_up(true);
         match backend.health.succeeded() {
@@ -269,6 +254,10 @@ impl Upstream {
     fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
         backend.meter().failed(failure.label());
         if failure.is_ours() {
+            if self.tcp.complains() {
+                let (upstream, backend) = (&self.config.name, &backend.name);
+                tracing::error!(upstream, backend, cause = %failure, "this machine cannot dial");
+            }
             return;
         }
         backend.meter().show_up(false);
@@ -285,7 +274,7 @@ impl Upstream {
 
     fn error(&self, failures: &[(&Arc<Backend>, Failure)]) -> OpenError {
         let Some((last, _)) = failures.last() else {
-            let drained = if self.backends.is_empty() { "" } else { " that is not drained" };
+            let drained = if self.backends().is_empty() { "" } else { " that is not drained" };
             let cause = format!("upstream {} has no backend{drained}", self.config.name);
             return OpenError { status: StatusCode::SERVICE_UNAVAILABLE, cause, backend: None };
         };
@@ -313,7 +302,7 @@ async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: UpstreamReq
     let asking = request(backend, head, host_header)?;
     let backstop = backstop(&options.relay.heartbeat.upstream);
     let Dialled { stream, local_port } =
-        dial(&backend.address, &upstream.resolver, upstream.tls.as_ref(), options.connect, backstop).await?;
+        dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), options.connect, backstop).await?;
     trace.dialled();
     let shaking = pin!(shake(stream, asking, options.header));
     let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;

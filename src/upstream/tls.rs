@@ -84,7 +84,7 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::upstream::BalanceKind;
+    use crate::upstream::{BalanceKind, DialConfig};
     use std::time::Duration;
 
     fn pool(tls: bool, host: &str) -> UpstreamConfig {
@@ -94,6 +94,7 @@ mod tests {
             balance: BalanceKind::Random,
             fail_timeout: Duration::ZERO,
             ca: None,
+            dials: DialConfig::default(),
         }
     }
 

@@ -59,7 +59,7 @@ fn ws(address: SocketAddr) -> BackendAddress {
 
 fn pool(servers: Vec<BackendAddress>, ca: Option<PathBuf>) -> Arc<Upstream> {
     let balance = BalanceKind::RoundRobin;
-    let config = UpstreamConfig { name: "chat".into(), servers, balance, fail_timeout: SOON, ca };
+    let config = UpstreamConfig { name: "chat".into(), servers, balance, fail_timeout: SOON, ca, dials: DialConfig::default() };
     Upstream::new(&config).unwrap()
 }
 

@@ -153,6 +153,7 @@ fn an_unusable_ca_file_is_an_error_that_names_it() {
             balance: BalanceKind::Random,
             fail_timeout: SOON,
             ca: Some(path.clone()),
+            dials: DialConfig::default(),
         };
         let error = Upstream::new(&config).err().unwrap().to_string();
         assert!(error.contains(&path.display().to_string()) && error.contains("; name a "), "{error}");

@@ -1,0 +1,239 @@
+//! TCP connections to backends: from which of our addresses, and to which of theirs first (happy eyeballs, RFC 8305).
+use super::connect::DialError;
+use crate::transport::{Backstop, bind_without_port, tune};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep_until},
+};
+
+/// How long an attempt has before the next address is tried beside it (RFC 8305 section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// What this machine lacks is said once in this time, however many dials it concerns.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+
+/// Dials for one pool, on all workers.
+#[derive(Debug, Default)]
+pub(crate) struct TcpDialer {
+    /// Our own addresses that connections start from; the kernel chooses if there are none.
+    sources: Vec<IpAddr>,
+    turn: AtomicUsize,
+    complained: Mutex<Option<Instant>>,
+}
+
+impl TcpDialer {
+    pub(super) fn new(sources: &[IpAddr]) -> Self {
+        Self { sources: sources.to_vec(), ..Self::default() }
+    }
+
+    /// Connects to the first address that answers. They are tried in their order, families in turn; the next one as soon
+    /// as one failed, or beside one that does not answer for [`ATTEMPT_DELAY`].
+    pub(crate) async fn connect(
+        &self,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+        within: Duration,
+        backstop: Option<Backstop>,
+    ) -> Result<TcpStream, DialError> {
+        let late = || DialError::Timeout { step: "connection", within };
+        let mut waiting = in_turn(addresses).into_iter();
+        let mut attempts = FuturesUnordered::new();
+        let mut failure = None;
+        let mut next = Instant::now();
+        while attempts.len() + waiting.len() > 0 {
+            tokio::select! {
+                biased;
+                Some(attempt) = attempts.next() => match attempt {
+                    Ok(tcp) => return Ok(tcp),
+                    Err(error) => {
+                        failure = Some(error);
+                        next = Instant::now();
+                    }
+                },
+                () = sleep_until(deadline) => return Err(late()),
+                () = sleep_until(next), if waiting.len() > 0 => {
+                    attempts.extend(waiting.next().map(|address| self.attempt(address, backstop)));
+                    next = Instant::now() + ATTEMPT_DELAY;
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(late))
+    }
+
+    async fn attempt(&self, address: SocketAddr, backstop: Option<Backstop>) -> Result<TcpStream, DialError> {
+        let failed = |source| DialError::Connect { address: address.to_string(), source };
+        let tcp = if self.sources.is_empty() {
+            TcpStream::connect(address).await.map_err(failed)?
+        } else {
+            self.from_a_source(address).await?
+        };
+        tune(&tcp, backstop).map_err(failed)?;
+        Ok(tcp)
+    }
+
+    /// Each source in turn; one whose ports towards the address are used up is passed over.
+    async fn from_a_source(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
+        let fitting: Vec<IpAddr> =
+            self.sources.iter().copied().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
+        let mut failure = DialError::NoSource { address };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        for place in 0..fitting.len() {
+            let from = fitting[turn.wrapping_add(place) % fitting.len()];
+            failure = match bound(from) {
+                Err(source) => DialError::Source { from, source },
+                Ok(socket) => match socket.connect(address).await {
+                    Ok(tcp) => return Ok(tcp),
+                    Err(source) => DialError::Connect { address: address.to_string(), source },
+                },
+            };
+            if !failure.is_of_the_source() {
+                break;
+            }
+        }
+        Err(failure)
+    }
+
+    /// Whether what this machine lacks is to be said now, or was just now.
+    pub(super) fn complains(&self) -> bool {
+        let now = Instant::now();
+        let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.duration_since(last) >= COMPLAINT_EVERY);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
+
+/// A socket on one of our addresses whose port is chosen when it connects, so that a port is used up only towards one
+/// address and not for all of them.
+fn bound(from: IpAddr) -> io::Result<TcpSocket> {
+    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    bind_without_port(&socket)?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    Ok(socket)
+}
+
+/// The families in turn, the first one's first (RFC 8305 section 4).
+fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (mut these, mut those) = (Vec::new(), Vec::new());
+    for &address in addresses {
+        if address.is_ipv4() == first { these.push(address) } else { those.push(address) }
+    }
+    let mut those = those.into_iter();
+    let mut all: Vec<SocketAddr> = these.into_iter().flat_map(|one| [Some(one), those.next()]).flatten().collect();
+    all.extend(those);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::{net::TcpListener, time::timeout};
+
+    const WITHIN: Duration = Duration::from_secs(5);
+
+    async fn connect(dialer: &TcpDialer, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+        dialer.connect(addresses, Instant::now() + WITHIN, WITHIN, None).await
+    }
+
+    async fn dead() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    /// A listener that accepts nothing more: its queue is full, and the kernel leaves further connections unanswered.
+    async fn mute() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut held = Vec::new();
+        while let Ok(connected) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            held.push(connected.unwrap());
+        }
+        (listener, held, address)
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let of = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let mixed = of(&["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"]);
+        assert_eq!(in_turn(&mixed), of(&["[::1]:1", "10.0.0.1:1", "[::2]:1", "10.0.0.2:1", "[::3]:1"]));
+        assert!(in_turn(&[]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_at_once_after_a_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dead, alive) = (dead().await, listener.local_addr().unwrap());
+        let tcp = connect(&TcpDialer::default(), &[dead, alive]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), alive);
+        let error = connect(&TcpDialer::default(), &[dead]).await.unwrap_err();
+        assert_eq!(error.step(), "connect");
+        assert!(error.to_string().contains(&dead.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_holds_nobody_up() {
+        let (_listener, _held, mute) = mute().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let start = Instant::now();
+        let tcp = connect(&TcpDialer::default(), &[mute, alive]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), alive);
+        // It had its time alone; a share of the whole would have been half of `WITHIN`.
+        assert!((ATTEMPT_DELAY..WITHIN / 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn nobody_answering_is_a_timeout() {
+        let (_listener, _held, mute) = mute().await;
+        let within = Duration::from_millis(50);
+        let error = TcpDialer::default().connect(&[mute], Instant::now() + within, within, None).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn connections_start_from_each_source_in_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dialer = TcpDialer::new(&["127.0.0.2".parse().unwrap(), "127.0.0.3".parse().unwrap()]);
+        let mut from = Vec::new();
+        for _ in 0..4 {
+            from.push(connect(&dialer, &[address]).await.unwrap().local_addr().unwrap().ip().to_string());
+        }
+        assert_eq!(from, ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3"]);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_cannot_be_used_is_told_and_is_our_fault() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let elsewhere = TcpDialer::new(&["192.0.2.1".parse().unwrap()]);
+        let error = connect(&elsewhere, &[address]).await.unwrap_err();
+        assert!(error.is_ours() && error.to_string().contains("192.0.2.1"), "{error}");
+        let other_family = TcpDialer::new(&["::1".parse().unwrap()]);
+        let error = connect(&other_family, &[address]).await.unwrap_err();
+        assert!(error.is_ours() && error.to_string().contains("IPv4"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_lack_is_told_once_in_a_while() {
+        tokio::time::pause();
+        let dialer = TcpDialer::default();
+        assert!(dialer.complains() && !dialer.complains());
+        tokio::time::advance(COMPLAINT_EVERY).await;
+        assert!(dialer.complains());
+    }
+}
