@@ -1,6 +1,7 @@
 //! Pools of backends: which one a session goes to, and the dial.
 mod backend;
 mod balance;
+mod choose;
 mod connect;
 mod echo;
 mod handshake;

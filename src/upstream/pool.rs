@@ -2,6 +2,7 @@
 use super::{
     Backend, BackendAddress, Lease, UpstreamConfig, UpstreamTlsError,
     balance::Balance,
+    choose::{Patience, choose},
     connect::{DialError, Dialled, backstop, dial},
     handshake::{HandshakeError, Shaken, request, shake},
     health::Change,
@@ -207,7 +208,7 @@ impl Upstream {
         let mut tried = vec![false; self.backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         let mut answered = None;
-        while let Some(index) = self.choose(&tried, began, options) {
+        while let Some(index) = choose(&self.backends, &self.balance, &tried, Patience { began, options }) {
             tried[index] = true;
             self.backends[index].meter().dialled();
             let last = tried.iter().all(|tried| *tried);
@@ -234,28 +235,6 @@ impl Upstream {
             Some(refused) => Ok(Answer::Refused(refused)),
             None => Err(self.error(&failures)),
         }
-    }
-
-    /// The next backend to try, of those that are not drained: by balance among those that are well or due, then those left alone, the first to
-    /// return first, so that the last one is never left alone. Those only while the time for a handshake lasts.
-    fn choose(&self, tried: &[bool], began: Instant, options: &RouteOptions) -> Option<usize> {
-        let now = Instant::now();
-        let (mut due, mut alone) = (Vec::new(), None::<(Instant, usize)>);
-        for (index, backend) in
-            self.backends.iter().enumerate().filter(|&(index, backend)| !tried[index] && !backend.drained())
-        {
-            match backend.health.alone_until(now) {
-                None => due.push(index),
-                Some(until) if alone.is_none_or(|(first, _)| until < first) => alone = Some((until, index)),
-                Some(_) => {}
-            }
-        }
-        let chosen = self
-            .balance
-            .pick(&due, |index| self.backends[index].sessions())
-            .or_else(|| alone.filter(|_| now < began + options.handshake).map(|(_, index)| index))?;
-        self.backends[chosen].health.claim(now + options.connect + options.handshake);
-        Some(chosen)
     }
 
     fn succeeded(&self, backend: &Backend) {
