@@ -90,6 +90,10 @@ const FOREIGN: &[(&str, &str)] = &[
     ("prefix", "write path in the [[route]]"),
     ("stripprefix", "write strip_prefix in the [[route]]"),
     ("lbpolicy", "write balance in [upstream.NAME]"),
+    ("iphash", "write balance = \"hash\" and hash = \"address\" in [upstream.NAME]"),
+    ("hashkey", "write balance = \"hash\" and hash = \"query:NAME\" in [upstream.NAME]"),
+    ("stickycookie", "write sticky = { cookie = \"NAME\" } in [upstream.NAME]"),
+    ("maxconns", "write servers = [{ url = \"…\", max_sessions = 100 }] in [upstream.NAME]"),
     ("leastconn", "write balance = \"least_sessions\" in [upstream.NAME]"),
     ("maxfails", "a backend that fails once is left alone for fail_timeout"),
 ];

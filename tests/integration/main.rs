@@ -10,6 +10,7 @@ mod harness;
 mod heartbeat;
 mod metrics;
 mod otel;
+mod pools;
 mod probe;
 mod program;
 mod refusals;
