@@ -181,7 +181,7 @@ fn serve_admin(admin: Admin, gateway: &Gateway) -> Result<Server, AdminError> {
 
 /// Whether the built-in echo is served, as the shipped `gateway.toml` does.
 fn echo_hint(config: &Config) -> bool {
-    config.upstreams.iter().any(|upstream| upstream.servers.contains(&BackendAddress::Echo))
+    config.upstreams.iter().flat_map(|upstream| &upstream.servers).any(|server| server.address == BackendAddress::Echo)
 }
 
 fn exit_of_admin(error: &AdminError) -> Exit {

@@ -1,15 +1,15 @@
 //! How an `[upstream.NAME]` dials its backends.
 use super::{file::Table, problem::Wrong, value};
-use crate::upstream::{BackendAddress, DialConfig};
+use crate::upstream::{BackendAddress, DialConfig, ServerConfig};
 use std::net::IpAddr;
 use toml::de::DeValue;
 
 /// The keys of the table that say how `servers` are dialled.
-pub(super) fn read(table: &Table<'_>, servers: &[BackendAddress]) -> DialConfig {
+pub(super) fn read(table: &Table<'_>, servers: &[ServerConfig]) -> DialConfig {
     DialConfig { sources: sources(table, servers) }
 }
 
-fn sources(table: &Table<'_>, servers: &[BackendAddress]) -> Vec<IpAddr> {
+fn sources(table: &Table<'_>, servers: &[ServerConfig]) -> Vec<IpAddr> {
     let sources = table.list("source", source).unwrap_or_default();
     for (index, source) in sources.iter().enumerate() {
         if sources[..index].contains(source) {
@@ -17,7 +17,7 @@ fn sources(table: &Table<'_>, servers: &[BackendAddress]) -> Vec<IpAddr> {
         }
     }
     for server in servers {
-        let BackendAddress::Tcp { host, .. } = server else { continue };
+        let BackendAddress::Tcp { host, .. } = &server.address else { continue };
         let Ok(address) = host.parse::<IpAddr>() else { continue };
         if !sources.is_empty() && !sources.iter().any(|source| source.is_ipv4() == address.is_ipv4()) {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };

@@ -193,6 +193,26 @@ impl<'a> Table<'a> {
         Some(right)
     }
 
+    /// The right ones among the items of a list, of which each is a value or a table with the keys of `place`.
+    pub(super) fn list_of_either<T>(
+        &self,
+        key: &str,
+        place: &'static Place,
+        parse: impl Fn(&DeValue<'a>) -> Result<T, Wrong>,
+        read: impl Fn(&Table<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Some(items) = self.value(key).and_then(|value| value.get_ref().as_array()) else {
+            return self.list(key, parse);
+        };
+        let of = |item: &'a Spanned<DeValue<'a>>| match item.get_ref().as_table() {
+            Some(entries) => read(&Table::new(place, self.path_of(key), Some(entries), item.span().start, self.sink)),
+            None => parse(item.get_ref())
+                .map_err(|wrong| self.sink.report(item.span().start, self.path_of(key), wrong))
+                .ok(),
+        };
+        Some(items.iter().filter_map(of).collect())
+    }
+
     /// A mistake about the value of a key, or about the table if it has none.
     pub(super) fn report(&self, key: &str, wrong: Wrong) {
         let offset = self.value(key).map_or(self.offset, |value| value.span().start);

@@ -87,12 +87,18 @@ pub(super) const ROUTE: Place = Place {
         "close_codes",
     ],
 };
-pub(super) const UPSTREAM: Place =
-    Place { title: "[upstream.NAME]", keys: &["servers", "balance", "fail_timeout", "tls", "source"] };
+pub(super) const UPSTREAM: Place = Place {
+    title: "[upstream.NAME]",
+    keys: &["servers", "balance", "hash", "sticky", "fail_timeout", "tls", "source"],
+};
+pub(super) const SERVER: Place =
+    Place { title: "servers of an [upstream.NAME]", keys: &["url", "weight", "backup", "max_sessions"] };
+pub(super) const STICKY: Place =
+    Place { title: "sticky of an [upstream.NAME]", keys: &["cookie", "path", "max_age", "same_site", "secret_file"] };
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 19] = [
+pub(super) const PLACES: [&Place; 21] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -103,6 +109,8 @@ pub(super) const PLACES: [&Place; 19] = [
     &ADMIN,
     &UPSTREAM,
     &UPSTREAM_TLS,
+    &SERVER,
+    &STICKY,
     &DEFAULTS,
     &ROUTE,
     &HEARTBEAT_SIDE,

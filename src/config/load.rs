@@ -104,7 +104,7 @@ mod tests {
         std::fs::write(&path, try_text("unix:b.sock", "unix:l.sock")).unwrap();
         let config = load(&path).unwrap();
         assert_eq!(config.listeners[0].address, ListenAddress::Unix(folder.path().join("l.sock")));
-        assert_eq!(config.upstreams[0].servers, [BackendAddress::Unix(folder.path().join("b.sock"))]);
+        assert_eq!(config.upstreams[0].servers, [BackendAddress::Unix(folder.path().join("b.sock")).into()]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The whole configuration: complete, typed, valid. The rest of the program sees only this.
 mod address;
 mod admin;
+mod balance;
 mod ceilings;
 mod check;
 mod detection;

@@ -11,7 +11,7 @@ use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
     route::{HostPattern, RouteConfig, Router},
-    upstream::{BackendAddress, BalanceKind, DialConfig, UpstreamConfig},
+    upstream::{BackendAddress, BalanceKind, DialConfig, HashKey, ServerConfig, Share, UpstreamConfig},
 };
 use std::{
     fmt,
@@ -124,7 +124,7 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
     let name = if route.name == pattern { String::new() } else { format!(" ({})", quoted(&route.name)) };
     let any = if route.host == HostPattern::Any { "any host, " } else { "" };
     writeln!(out, "  {any}{pattern}{name} to upstream {}", quoted(&route.upstream))?;
-    let servers: &[BackendAddress] = config
+    let servers: &[ServerConfig] = config
         .upstreams
         .iter()
         .find(|upstream| upstream.name == route.upstream)
@@ -135,8 +135,8 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
             config.listeners.iter().any(|listener| listener.tls.is_some()),
         ),
         upstream: Wire::of(
-            servers.iter().any(|server| matches!(server, BackendAddress::Tcp { .. })),
-            servers.iter().any(|server| matches!(server, BackendAddress::Tcp { tls: true, .. })),
+            servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { .. })),
+            servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { tls: true, .. })),
         ),
     };
     let relay = &route.options.relay;
@@ -214,14 +214,16 @@ fn within(bound: Option<Duration>) -> String {
 }
 
 fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fmt::Result {
-    let balance = match upstream.balance {
-        BalanceKind::RoundRobin => "round_robin",
-        BalanceKind::LeastSessions => "least_sessions",
-        BalanceKind::Random => "random",
-    };
+    let balance = balance_text(&upstream.balance);
     let rest = time_text(upstream.fail_timeout);
     writeln!(out, "  {}, {balance}, a failed backend rests for {rest}", quoted(&upstream.name))?;
-    upstream.servers.iter().try_for_each(|server| writeln!(out, "    {server}"))?;
+    if let Some(sticky) = &upstream.sticky {
+        writeln!(out, "    a client comes back to its backend by the cookie {}", quoted(&sticky.cookie))?;
+    }
+    upstream
+        .servers
+        .iter()
+        .try_for_each(|server| writeln!(out, "    {}{}", server.address, share_text(server.share)))?;
     write_dials(out, &upstream.dials)
 }
 
@@ -233,6 +235,30 @@ fn write_dials(out: &mut fmt::Formatter<'_>, dials: &DialConfig) -> fmt::Result 
     Ok(())
 }
 
+fn balance_text(balance: &BalanceKind) -> String {
+    let key = match balance {
+        BalanceKind::RoundRobin => return "round_robin".into(),
+        BalanceKind::LeastSessions => return "least_sessions".into(),
+        BalanceKind::Random => return "random".into(),
+        BalanceKind::Hash(key) => key,
+    };
+    match key {
+        HashKey::Address => "hash of the client's address".into(),
+        HashKey::Header(name) => format!("hash of header {name}"),
+        HashKey::Cookie(name) => format!("hash of cookie {name}"),
+        HashKey::Query(name) => format!("hash of query parameter {name}"),
+        HashKey::Path(number) => format!("hash of segment {number} of the path"),
+    }
+}
+
+/// What is unusual about a server's share.
+fn share_text(share: Share) -> String {
+    let weight = (share.weight != 1).then(|| format!(", weight {}", share.weight));
+    let backup = share.backup.then(|| ", backup".to_owned());
+    let most = share.max_sessions.map(|most| format!(", at most {most} sessions"));
+    [weight, backup, most].into_iter().flatten().collect()
+}
+
 fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings) -> fmt::Result {
     let Ceilings { descriptors, ports } = ceilings;
     let (sessions, reserve) = (ceilings.sessions(), Ceilings::RESERVE);
@@ -241,7 +267,7 @@ fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceil
         writeln!(out, "  {most} sessions by max_sessions")?;
     }
     writeln!(out, "  {sessions} sessions by the descriptor limit of {descriptors} (2 for each, {reserve} kept back)")?;
-    let tcp = |server: &BackendAddress| matches!(server, BackendAddress::Tcp { .. });
+    let tcp = |server: &ServerConfig| matches!(server.address, BackendAddress::Tcp { .. });
     if config.upstreams.iter().any(|upstream| upstream.servers.iter().any(tcp)) {
         writeln!(out, "  {ports} sessions to each TCP address of a backend by the local ports, from each source")?;
     }

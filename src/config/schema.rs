@@ -53,6 +53,9 @@ fn nested(place: &Place, path: &str, key: &str, told: &Told) -> Option<Value> {
         ("the top level", "listener" | "route") | ("tls of a [[listener]]", "certificates") => {
             json!({"type": "array", "items": inner, "minItems": 1})
         }
+        ("[upstream.NAME]", "servers") => {
+            json!({"type": "array", "items": {"anyOf": [{"type": "string"}, inner]}, "minItems": 1})
+        }
         ("the top level", "upstream") => json!({"type": "object", "additionalProperties": inner, "minProperties": 1}),
         (_, _) => inner,
     })
@@ -79,6 +82,8 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("[[listener]]", "tls") => &keys::LISTENER_TLS,
         ("tls of a [[listener]]", "certificates") => &keys::CERTIFICATE,
         ("[upstream.NAME]", "tls") => &keys::UPSTREAM_TLS,
+        ("[upstream.NAME]", "servers") => &keys::SERVER,
+        ("[upstream.NAME]", "sticky") => &keys::STICKY,
         _ => return None,
     })
 }
@@ -137,8 +142,13 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "sessions_per_address") => or("off", &count(1)),
         (_, "min_version") => words(&["1.2", "1.3"]),
         (_, "host_header") => words(&["client", "upstream"]),
-        (_, "balance") => words(&["least_sessions", "round_robin", "random"]),
-        (_, "trusted_proxies" | "origins" | "servers" | "source") => texts(),
+        (_, "balance") => words(&["least_sessions", "round_robin", "random", "hash"]),
+        (_, "hash") => text("^(address|(header|cookie|query):.+|path:[1-9][0-9]*)$"),
+        (_, "weight") => json!({"type": "integer", "minimum": 1, "maximum": 1000}),
+        (_, "backup") => json!({"type": "boolean"}),
+        ("servers of an [upstream.NAME]", "max_sessions") => or("off", &count(1)),
+        (_, "same_site") => words(&["lax", "strict", "none"]),
+        (_, "trusted_proxies" | "origins" | "source") => texts(),
         (_, _) => like(told.about(path).and_then(|about| about.default.as_ref())),
     }
 }

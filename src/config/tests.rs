@@ -6,7 +6,7 @@ use crate::{
     protocol::heartbeat::{HeartbeatKind, Liveness},
     relay::{EndReason, Farewell, MessageLimits, Pings, Side, Utf8},
     route::{Compression, HostHeader, HostPattern},
-    upstream::{BackendAddress, BalanceKind},
+    upstream::{BackendAddress, BalanceKind, ServerConfig},
 };
 use std::path::Path;
 
@@ -47,7 +47,7 @@ fn the_shipped_file_serves_the_echo_on_loopback() {
     assert_eq!(config.listeners[0].address, ListenAddress::Tcp("127.0.0.1:8080".parse().unwrap()));
     assert_eq!(config.routes.len(), 1);
     assert_eq!(config.routes[0].upstream, "demo");
-    assert_eq!(config.upstreams[0].servers, [BackendAddress::Echo]);
+    assert_eq!(config.upstreams[0].servers, [BackendAddress::Echo.into()]);
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn defaults_are_those_of_the_design() {
     assert_eq!((routes[0].strip_prefix, routes[0].host_header), (false, HostHeader::Client));
     assert_eq!((&routes[0].origins, &routes[0].options), (&None, &defaults));
     assert_eq!(
-        (upstreams[0].balance, upstreams[0].fail_timeout),
-        (BalanceKind::LeastSessions, Duration::from_secs(10))
+        (&upstreams[0].balance, upstreams[0].fail_timeout),
+        (&BalanceKind::LeastSessions, Duration::from_secs(10))
     );
     assert_eq!(upstreams[0].ca, None);
 }
@@ -244,7 +244,7 @@ fn every_other_key_can_be_set() {
         BackendAddress::Unix("/run/a.sock".into()),
         tcp(false, "h", 81, "/"),
     ];
-    assert_eq!(config.upstreams[0].servers, expected);
+    assert_eq!(config.upstreams[0].servers, expected.map(ServerConfig::from));
     assert_eq!(config.upstreams[0].balance, BalanceKind::Random);
     assert_eq!(config.upstreams[0].fail_timeout, Duration::from_secs(90));
 }

@@ -1,8 +1,8 @@
 //! Every `[upstream.NAME]` and its servers.
-use super::{address, dials, file::Table, keys, problem::Wrong, value};
+use super::{address, balance, dials, file::Table, keys, problem::Wrong, value};
 use crate::{
     pem,
-    upstream::{BackendAddress, BalanceKind, UpstreamConfig},
+    upstream::{BackendAddress, ServerConfig, Share, UpstreamConfig},
 };
 use std::{
     path::{Path, PathBuf},
@@ -18,15 +18,15 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<(String, Option<Upstrea
 
 fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<UpstreamConfig> {
     let server = |value: &DeValue<'_>| address::backend(&value::text(value)?, base);
-    let servers = table.list("servers", server);
+    let servers = table.list_of_either(
+        "servers",
+        &keys::SERVER,
+        |value| server(value).map(ServerConfig::from),
+        |table| read_server(table, server),
+    );
     table.must_have("servers", "write servers = [\"ws://HOST:PORT\"]");
-    let mut balance = BalanceKind::LeastSessions;
-    let kinds = &[
-        ("round_robin", BalanceKind::RoundRobin),
-        ("least_sessions", BalanceKind::LeastSessions),
-        ("random", BalanceKind::Random),
-    ];
-    table.set("balance", &mut balance, value::word(kinds));
+    let balance = balance::read(table);
+    let sticky = balance::read_sticky(table, base);
     let mut fail_timeout = Duration::from_secs(10);
     table.set("fail_timeout", &mut fail_timeout, value::duration);
     let tls = table.child("tls", &keys::UPSTREAM_TLS);
@@ -40,15 +40,36 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
         table.report("servers", Wrong::new("there is no server", "list at least one, such as \"ws://10.0.0.1:8000\""));
     }
     for (index, server) in servers.iter().enumerate() {
-        if servers[..index].contains(server) {
+        if servers[..index].iter().any(|other| other.address == server.address) {
             table.report("servers", Wrong::new("a server is listed twice", "list each once"));
         }
     }
-    let encrypted = servers.iter().any(|server| matches!(server, BackendAddress::Tcp { tls: true, .. }));
+    if !servers.is_empty() && servers.iter().all(|server| server.share.backup) {
+        let wrong =
+            Wrong::new("every server is a backup", "let at least one be none: backups wait until the others fail");
+        table.report("servers", wrong);
+    }
+    let encrypted = servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { tls: true, .. }));
     if table.has("tls") && !encrypted && !servers.is_empty() {
         let help = "write wss:// for backends that speak TLS, or remove tls";
         table.report("tls", Wrong::new("no server of this pool is a wss:// one", help));
     }
     let dials = dials::read(table, &servers);
-    Some(UpstreamConfig { name, servers, balance, fail_timeout, ca, dials })
+    Some(UpstreamConfig { name, servers, balance: balance?, sticky: sticky?, fail_timeout, ca, dials })
+}
+
+fn read_server(
+    table: &Table<'_>,
+    address: impl Fn(&DeValue<'_>) -> Result<BackendAddress, Wrong>,
+) -> Option<ServerConfig> {
+    let address = table.require("url", "write url = \"ws://HOST:PORT\"", address);
+    let mut share = Share::default();
+    table.set("weight", &mut share.weight, |value| {
+        value::count(value, 1, 1000).map(|weight| u32::try_from(weight).unwrap_or(1))
+    });
+    table.set("backup", &mut share.backup, value::boolean);
+    let sessions =
+        |value: &DeValue<'_>| value::count(value, 1, 1 << 32).map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    table.set("max_sessions", &mut share.max_sessions, value::unless("off", sessions));
+    Some(ServerConfig { address: address?, share })
 }

@@ -132,7 +132,8 @@ fn of_ceilings(config: &Config, ceilings: &Ceilings) -> Vec<String> {
         ));
     }
     for upstream in &config.upstreams {
-        let addresses = upstream.servers.iter().filter(|server| matches!(server, BackendAddress::Tcp { .. })).count();
+        let addresses =
+            upstream.servers.iter().filter(|server| matches!(server.address, BackendAddress::Tcp { .. })).count();
         let ports = usize::try_from(ceilings.ports).unwrap_or(usize::MAX);
         let allowed = addresses.saturating_mul(ports).saturating_mul(upstream.dials.sources.len().max(1));
         if addresses == upstream.servers.len() && wanted > allowed {

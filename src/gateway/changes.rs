@@ -102,7 +102,7 @@ impl Changes {
 
 fn backends(config: &Config) -> Vec<String> {
     let of = |upstream: &UpstreamConfig| -> Vec<String> {
-        upstream.servers.iter().map(|address| format!("{} {address}", upstream.name)).collect()
+        upstream.servers.iter().map(|server| format!("{} {}", upstream.name, server.address)).collect()
     };
     config.upstreams.iter().flat_map(of).collect()
 }

@@ -60,6 +60,7 @@ impl Routing {
         for backend in self.backends() {
             backend.retire(false);
         }
+        self.upstreams.values().for_each(|upstream| upstream.settle());
         self.former
             .retain(|backend| backend.upgrade().is_some_and(|backend| backend.retired() && backend.sessions() > 0));
     }

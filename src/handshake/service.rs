@@ -13,7 +13,7 @@ use crate::{
     otel::{Arrival, Handshake},
     route::{Route, RouteConfig},
     session::{ClientAddress, Facts, Opened},
-    upstream::{Accepted, Answer, OpenError, Refused, UpstreamRequest},
+    upstream::{Accepted, Affinity, Answer, OpenError, Refused, UpstreamRequest, is_secure},
 };
 use bytes::Bytes;
 use http::{
@@ -199,21 +199,25 @@ impl Visit {
         let permit = self.edge.admission.admit(&route.config, provenance.client).map_err(Refusal::Denied)?;
         let (key, authority) = (request.key.clone(), request.authority.clone());
         let origin = request.origin.as_deref().map(|origin| bounded(origin).into());
+        let affinity = route.upstream.affinity(provenance.client, &request.target, &request.headers);
         let mut head = request.into_upstream(&route.config);
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
         self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
-        let accepted = match self.ask(&route, head).await? {
+        let secure = is_secure(&head.headers);
+        let mut accepted = match self.ask(&route, head, affinity).await? {
             Answer::Accepted(accepted) => accepted,
-            Answer::Refused(Refused { response, backend }) => {
+            Answer::Refused(Refused { mut response, backend }) => {
+                route.upstream.stick(affinity, &backend, secure, response.headers_mut());
                 self.about.borrow_mut().backend = Some(backend.name.clone());
                 let status = Some(response.status());
                 self.record(HandshakeResult::BackendRefused, status, "the backend refused".into());
                 return Ok(passed_on(response));
             }
         };
+        route.upstream.stick(affinity, accepted.lease.backend(), secure, &mut accepted.head.headers);
         let Accepted { stream, early, head, lease, local_port } = accepted;
         let client = ClientAddress(provenance.client);
         let config = Arc::clone(&route.config);
@@ -242,9 +246,9 @@ impl Visit {
         about.meter = Some(Arc::clone(meter));
     }
 
-    async fn ask(&self, route: &Route, head: http::request::Parts) -> Result<Answer, Refusal> {
+    async fn ask(&self, route: &Route, head: http::request::Parts, affinity: Affinity) -> Result<Answer, Refusal> {
         let (options, host_header) = (&route.config.options, route.config.host_header);
-        let asked = route.upstream.open(UpstreamRequest { head, options, host_header }).await;
+        let asked = route.upstream.open(UpstreamRequest { head, options, host_header, affinity }).await;
         asked.map_err(|OpenError { status, cause, backend }| {
             self.about.borrow_mut().backend = backend;
             Refusal::Upstream { status, cause }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
-    upstream::{BackendAddress, BalanceKind, DialConfig, Upstream, UpstreamConfig},
+    upstream::{BackendAddress, Upstream, UpstreamConfig},
 };
 use std::{cell::RefCell, net::SocketAddr};
 use tokio::{
@@ -94,14 +94,7 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let mut config = route(HostPattern::Any, "/chat");
     change(&mut config);
     let address = BackendAddress::Tcp { tls: false, host: "127.0.0.1".into(), port: backend.port(), path: "/".into() };
-    let pool = UpstreamConfig {
-        name: "pool".into(),
-        servers: vec![address],
-        balance: BalanceKind::RoundRobin,
-        fail_timeout: SOON,
-        ca: None,
-        dials: DialConfig::default(),
-    };
+    let pool = UpstreamConfig::new("pool", vec![address.into()]);
     let defaults = config.options.clone();
     let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };
     let admission = Admission::new(9, None);

@@ -1,5 +1,5 @@
 //! One backend at run time, and a session's hold on it.
-use super::{BackendAddress, health::Health};
+use super::{BackendAddress, Share, balance::hash, health::Health};
 use crate::{
     metrics::BackendMeter,
     pacing::{Bounded, Turn, Turnstile},
@@ -22,6 +22,9 @@ pub struct Backend {
     pub name: String,
     /// Name of the pool it belongs to.
     pub upstream: String,
+    /// The same number for the same name in every gateway.
+    seed: u64,
+    share: Mutex<Share>,
     sessions: AtomicUsize,
     proven: AtomicBool,
     warned: AtomicBool,
@@ -42,9 +45,12 @@ impl Backend {
     /// The same, counted where `meter` says for its name.
     #[must_use]
     pub fn metered(upstream: &str, address: BackendAddress, meter: impl FnOnce(&str) -> Arc<BackendMeter>) -> Self {
+        let name = address.to_string();
         Self {
-            meter: meter(&address.to_string()),
-            name: address.to_string(),
+            meter: meter(&name),
+            seed: hash(name.as_bytes()),
+            share: Mutex::default(),
+            name,
             upstream: upstream.to_owned(),
             address,
             sessions: AtomicUsize::new(0),
@@ -61,6 +67,27 @@ impl Backend {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// What it is to take of what its pool gets.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        *self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it takes so much.
+    pub fn set_share(&self, share: Share) {
+        *self.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
+    }
+
+    /// Whether it has as many sessions as it may have.
+    #[must_use]
+    pub fn full(&self) -> bool {
+        self.share().max_sessions.is_some_and(|most| self.sessions() >= most)
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Where it is counted what it does.
@@ -129,11 +156,21 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// One session more, however many it has.
     #[must_use]
     pub fn new(backend: Arc<Backend>) -> Self {
         backend.sessions.fetch_add(1, Ordering::Relaxed);
         backend.meter.held();
         Self { backend }
+    }
+
+    /// The same, unless the backend is full: several workers may ask at once.
+    pub(super) fn claim(backend: &Arc<Backend>) -> Option<Self> {
+        let most = backend.share().max_sessions.unwrap_or(usize::MAX);
+        let one_more = |sessions: usize| (sessions < most).then_some(sessions + 1);
+        backend.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        backend.meter.held();
+        Some(Self { backend: Arc::clone(backend) })
     }
 
     #[must_use]
@@ -200,6 +237,17 @@ mod tests {
         ] {
             assert_eq!(Backend::new("chat", address).name, name);
         }
+    }
+
+    #[test]
+    fn a_full_backend_gives_no_lease() {
+        let backend = Arc::new(Backend::new("demo", BackendAddress::Echo));
+        backend.set_share(Share { max_sessions: Some(2), ..Share::default() });
+        let (one, two) = (Lease::claim(&backend), Lease::claim(&backend));
+        assert!(one.is_some() && two.is_some() && backend.full());
+        assert!(Lease::claim(&backend).is_none());
+        drop(one);
+        assert!(Lease::claim(&backend).is_some() && !backend.full());
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Which backend of a pool is tried next.
-use super::{Backend, balance::Balance};
+use super::{
+    Affinity, Backend, UpstreamConfig,
+    balance::{Balance, Candidate},
+};
 use crate::route::RouteOptions;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -12,28 +15,66 @@ pub(super) struct Patience<'a> {
     pub(super) options: &'a RouteOptions,
 }
 
-/// The next backend to try, of those that are not drained: by balance among those that are well or due, then those left alone, the first to
-/// return first, so that the last one is never left alone. Those only while the time for a handshake lasts.
-pub(super) fn choose(
-    backends: &[Arc<Backend>],
-    balance: &Balance,
-    tried: &[bool],
-    patience: Patience<'_>,
-) -> Option<usize> {
-    let Patience { began, options } = patience;
-    let now = Instant::now();
-    let (mut due, mut alone) = (Vec::new(), None::<(Instant, usize)>);
-    for (index, backend) in backends.iter().enumerate().filter(|&(index, backend)| !tried[index] && !backend.drained())
-    {
-        match backend.health.alone_until(now) {
-            None => due.push(index),
-            Some(until) if alone.is_none_or(|(first, _)| until < first) => alone = Some((until, index)),
-            Some(_) => {}
-        }
+/// What is to go to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Burden {
+    /// It counts towards `max_sessions`.
+    Session,
+}
+
+/// For whom a backend is chosen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking<'a> {
+    pub(super) burden: Burden,
+    pub(super) affinity: Affinity,
+    pub(super) patience: Patience<'a>,
+    /// Which backends were tried for it already.
+    pub(super) tried: &'a [bool],
+}
+
+/// A pool's way to choose, shared by all workers.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    balance: Balance,
+}
+
+impl Chooser {
+    pub(super) fn new(config: &UpstreamConfig) -> Self {
+        Self { balance: Balance::new(config.balance.clone()) }
     }
-    let chosen = balance
-        .pick(&due, |index| backends[index].sessions())
-        .or_else(|| alone.filter(|_| now < began + options.handshake).map(|(_, index)| index))?;
-    backends[chosen].health.claim(now + options.connect + options.handshake);
-    Some(chosen)
+
+    /// The next of `backends` to try, by its place. Of those that are neither drained nor full: the one that the client is stuck
+    /// to; by balance among those that are well or due, backups only if there are no others; then those left alone, the first to
+    /// return first, so that the last one is never left alone. Those only while the time for a handshake lasts.
+    pub(super) fn choose(&self, backends: &[Arc<Backend>], asking: Asking<'_>) -> Option<usize> {
+        let Patience { began, options } = asking.patience;
+        let now = Instant::now();
+        let (mut due, mut backups, mut alone) = (Vec::new(), Vec::new(), None::<(Instant, usize)>);
+        for (index, backend) in backends.iter().enumerate().filter(|&(index, backend)| {
+            !asking.tried[index] && !backend.drained() && !(asking.burden == Burden::Session && backend.full())
+        }) {
+            match backend.health.alone_until(now) {
+                None if backend.share().backup => backups.push(index),
+                None => due.push(index),
+                Some(until) if alone.is_none_or(|(first, _)| until < first) => alone = Some((until, index)),
+                Some(_) => {}
+            }
+        }
+        let stuck = || due.iter().chain(&backups).copied().find(|index| asking.affinity.is_stuck_to(&backends[*index]));
+        let chosen = stuck()
+            .or_else(|| self.pick(backends, &due, asking.affinity))
+            .or_else(|| self.pick(backends, &backups, asking.affinity))
+            .or_else(|| alone.filter(|_| now < began + options.handshake).map(|(_, index)| index))?;
+        backends[chosen].health.claim(now + options.connect + options.handshake);
+        Some(chosen)
+    }
+
+    fn pick(&self, backends: &[Arc<Backend>], among: &[usize], affinity: Affinity) -> Option<usize> {
+        let candidate = |&index: &usize| {
+            let backend = &backends[index];
+            Candidate { index, weight: backend.share().weight, sessions: backend.sessions(), seed: backend.seed() }
+        };
+        let all: Vec<Candidate> = among.iter().map(candidate).collect();
+        self.balance.pick(&all, affinity.key())
+    }
 }

@@ -197,7 +197,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, within) = (listener.local_addr().unwrap(), Duration::from_secs(5));
         for backstop in [None, Some(Backstop::Backends)] {
-            let tcp = TcpDialer::default().connect(&[address], Instant::now() + within, within, backstop).await.unwrap();
+            let tcp =
+                TcpDialer::default().connect(&[address], Instant::now() + within, within, backstop).await.unwrap();
             let socket = socket2::SockRef::from(&tcp);
             assert!(socket.tcp_nodelay().unwrap());
             assert_eq!(socket.keepalive().unwrap(), backstop.is_some());

@@ -1,4 +1,5 @@
 //! Pools of backends: which one a session goes to, and the dial.
+mod affinity;
 mod backend;
 mod balance;
 mod choose;
@@ -16,13 +17,14 @@ mod verify;
 #[cfg(test)]
 mod wiring;
 
+pub use affinity::{Affinity, is_secure};
 pub use backend::{Backend, Lease};
 pub(crate) use connect::{DialError, connect_unix, secured};
 pub(crate) use handshake::{Asking, HandshakeError, Shaken, request, shake};
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
 pub use probe::{Probe, probe};
 pub(crate) use resolve::Resolver;
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 pub(crate) use tcp::TcpDialer;
 pub use tls::UpstreamTlsError;
 
@@ -30,8 +32,10 @@ pub use tls::UpstreamTlsError;
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
     pub name: String,
-    pub servers: Vec<BackendAddress>,
+    pub servers: Vec<ServerConfig>,
     pub balance: BalanceKind,
+    /// The cookie that brings a client back to its backend. `None`: none is set.
+    pub sticky: Option<StickyConfig>,
     /// How long a backend that failed is left alone the first time.
     pub fail_timeout: Duration,
     /// PEM file of the authorities that `wss` backends must chain to. `None`: the platform's.
@@ -46,6 +50,53 @@ pub struct DialConfig {
     pub sources: Vec<IpAddr>,
 }
 
+impl UpstreamConfig {
+    /// A pool as it is if nothing but its servers is given.
+    #[must_use]
+    pub fn new(name: &str, servers: Vec<ServerConfig>) -> Self {
+        let (name, balance) = (name.to_owned(), BalanceKind::LeastSessions);
+        Self {
+            name,
+            servers,
+            balance,
+            sticky: None,
+            fail_timeout: Duration::from_secs(10),
+            ca: None,
+            dials: DialConfig::default(),
+        }
+    }
+}
+
+/// One of `servers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    pub address: BackendAddress,
+    pub share: Share,
+}
+
+/// What a backend is to take of what its pool gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// At least 1.
+    pub weight: u32,
+    /// It gets sessions only while no other is well.
+    pub backup: bool,
+    /// Sessions at a time, handshakes under way among them. `None`: no limit.
+    pub max_sessions: Option<usize>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: 1, backup: false, max_sessions: None }
+    }
+}
+
+impl From<BackendAddress> for ServerConfig {
+    fn from(address: BackendAddress) -> Self {
+        Self { address, share: Share::default() }
+    }
+}
+
 /// One address in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BackendAddress {
@@ -57,11 +108,57 @@ pub enum BackendAddress {
     Echo,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BalanceKind {
     RoundRobin,
     LeastSessions,
     Random,
+    /// Always the same one for the same key.
+    Hash(HashKey),
+}
+
+/// What a hash goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's.
+    Address,
+    Header(http::HeaderName),
+    Cookie(String),
+    Query(String),
+    /// A segment of the path; the first is 1.
+    Path(usize),
+}
+
+/// The cookie that brings a client back to its backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickyConfig {
+    /// Its name.
+    pub cookie: String,
+    /// Below which paths browsers send it.
+    pub path: String,
+    /// How long browsers keep it. `None`: until they are closed.
+    pub max_age: Option<Duration>,
+    pub same_site: SameSite,
+    /// What its values are made with.
+    pub secret: Option<Secret>,
+}
+
+/// Whether browsers send a cookie along when another site asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    Lax,
+    Strict,
+    None,
+}
+
+/// A text that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// A duration in the words of `gateway.toml`'s reader: `5s`, `1.5s`.

@@ -1,8 +1,7 @@
 //! A pool at run time: opens a stream to one of its backends, failing over to the next.
 use super::{
-    Backend, BackendAddress, Lease, UpstreamConfig, UpstreamTlsError,
-    balance::Balance,
-    choose::{Patience, choose},
+    Affinity, Backend, BackendAddress, Lease, ServerConfig, UpstreamConfig, UpstreamTlsError,
+    choose::{Asking, Burden, Chooser, Patience},
     connect::{DialError, Dialled, backstop, dial},
     handshake::{HandshakeError, Shaken, request, shake},
     health::Change,
@@ -30,7 +29,7 @@ pub struct Upstream {
     /// What it trusts if it does not trust the platform.
     authorities: Option<RootCertStore>,
     members: Members,
-    balance: Balance,
+    chooser: Chooser,
     pub(super) resolver: Resolver,
     pub(super) tcp: TcpDialer,
     pub(super) tls: Option<TlsConnector>,
@@ -54,6 +53,8 @@ pub struct UpstreamRequest<'a> {
     pub head: Parts,
     pub options: &'a RouteOptions,
     pub host_header: HostHeader,
+    /// What ties the client to one of the backends.
+    pub affinity: Affinity,
 }
 
 /// What a pool answers.
@@ -159,13 +160,15 @@ impl Upstream {
         known: impl Fn(&BackendAddress) -> Option<Arc<Backend>>,
     ) -> Result<Arc<Self>, UpstreamTlsError> {
         let authorities = tls::authorities(config)?;
-        let fresh = |address: &BackendAddress| {
-            Arc::new(Backend::metered(&config.name, address.clone(), |name| meters.backend(&config.name, name)))
+        let fresh = |ServerConfig { address, share }: &ServerConfig| {
+            let backend = Backend::metered(&config.name, address.clone(), |name| meters.backend(&config.name, name));
+            backend.set_share(*share);
+            Arc::new(backend)
         };
-        let backends = config.servers.iter().map(|address| known(address).unwrap_or_else(|| fresh(address)));
+        let backends = config.servers.iter().map(|server| known(&server.address).unwrap_or_else(|| fresh(server)));
         Ok(Arc::new(Self {
             members: Members::new(backends),
-            balance: Balance::new(config.balance),
+            chooser: Chooser::new(config),
             resolver: Resolver::default(),
             tcp: TcpDialer::new(&config.dials.sources),
             tls: tls::connector(config, authorities.as_ref())?,
@@ -189,6 +192,13 @@ impl Upstream {
         Ok(roots(&tls::authorities(&self.config)?) == roots(&self.authorities))
     }
 
+    /// It serves from now on: backends that another pool had before take the share that this one gives them.
+    pub fn settle(&self) {
+        for (backend, server) in self.backends().iter().zip(&self.config.servers) {
+            backend.set_share(server.share);
+        }
+    }
+
     /// Its name in `gateway.toml`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -207,21 +217,25 @@ impl Upstream {
     /// # Errors
     /// No backend gave an answer: 502, 503 or 504.
     pub async fn open(&self, request: UpstreamRequest<'_>) -> Result<Answer, OpenError> {
-        let UpstreamRequest { head, options, host_header } = request;
+        let UpstreamRequest { head, options, host_header, affinity } = request;
         let mut head = Some(head);
-        let began = Instant::now();
         let backends = self.backends();
+        let patience = Patience { began: Instant::now(), options };
         let mut tried = vec![false; backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         let mut answered = None;
-        while let Some(index) = choose(&backends, &self.balance, &tried, Patience { began, options }) {
+        while let Some(index) =
+            self.chooser.choose(&backends, Asking { burden: Burden::Session, affinity, patience, tried: &tried })
+        {
+            let backend = &backends[index];
+            // It may have become full since; the next choice passes over it.
+            let Some(lease) = Lease::claim(backend) else { continue };
             tried[index] = true;
-            backends[index].meter().dialled();
+            backend.meter().dialled();
             let last = tried.iter().all(|tried| *tried);
             let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
-            let backend = &backends[index];
             let start = Instant::now();
-            let failure = match attempt(self, backend, UpstreamRequest { head, options, host_header }).await {
+            let failure = match attempt(self, lease, UpstreamRequest { head, options, host_header, affinity }).await {
                 Ok(Answer::Refused(refused)) if fails_over(refused.response.status()) => {
                     let status = refused.response.status();
                     answered = Some(refused);
@@ -239,7 +253,7 @@ impl Upstream {
         // A backend's own words say more than ours.
         match answered {
             Some(refused) => Ok(Answer::Refused(refused)),
-            None => Err(self.error(&failures)),
+            None => Err(self.error(&backends, &failures, &tried)),
         }
     }
 
@@ -272,18 +286,28 @@ impl Upstream {
         }
     }
 
-    fn error(&self, failures: &[(&Arc<Backend>, Failure)]) -> OpenError {
+    fn error(&self, backends: &[Arc<Backend>], failures: &[(&Arc<Backend>, Failure)], tried: &[bool]) -> OpenError {
+        let untried = backends.iter().zip(tried).filter(|(_, tried)| !**tried).map(|(backend, _)| backend);
+        let full: Vec<&str> = untried
+            .filter(|backend| !backend.drained() && backend.full())
+            .map(|backend| backend.name.as_str())
+            .collect();
+        let causes = failures.iter().map(|(backend, failure)| format!("{}: {failure}", backend.name));
+        if !full.is_empty() {
+            let full = full.iter().map(|name| format!("{name}: it has max_sessions sessions"));
+            let cause = causes.chain(full).collect::<Vec<_>>().join("; ");
+            let backend = failures.last().map(|(backend, _)| backend.name.clone());
+            return OpenError { status: StatusCode::SERVICE_UNAVAILABLE, cause, backend };
+        }
         let Some((last, _)) = failures.last() else {
-            let drained = if self.backends().is_empty() { "" } else { " that is not drained" };
+            let drained = if backends.is_empty() { "" } else { " that is not drained" };
             let cause = format!("upstream {} has no backend{drained}", self.config.name);
             return OpenError { status: StatusCode::SERVICE_UNAVAILABLE, cause, backend: None };
         };
         let all_timeouts = failures.iter().all(|(_, failure)| failure.is_timeout());
-        let causes: Vec<String> =
-            failures.iter().map(|(backend, failure)| format!("{}: {failure}", backend.name)).collect();
         OpenError {
             status: if all_timeouts { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY },
-            cause: causes.join("; "),
+            cause: causes.collect::<Vec<_>>().join("; "),
             backend: Some(last.name.clone()),
         }
     }
@@ -295,14 +319,15 @@ fn fails_over(status: StatusCode) -> bool {
 }
 
 /// Dials one backend and shakes hands with it.
-async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: UpstreamRequest<'_>) -> Result<Answer, Failure> {
-    let UpstreamRequest { mut head, options, host_header } = asked;
+async fn attempt(upstream: &Upstream, lease: Lease, asked: UpstreamRequest<'_>) -> Result<Answer, Failure> {
+    let UpstreamRequest { mut head, options, host_header, affinity: _ } = asked;
+    let backend = Arc::clone(lease.backend());
     let mut trace = Attempt::begin(&mut head, &backend.name);
-    let lease = Lease::new(Arc::clone(backend));
-    let asking = request(backend, head, host_header)?;
+    let asking = request(&backend, head, host_header)?;
     let backstop = backstop(&options.relay.heartbeat.upstream);
     let Dialled { stream, local_port } =
-        dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), options.connect, backstop).await?;
+        dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), options.connect, backstop)
+            .await?;
     trace.dialled();
     let shaking = pin!(shake(stream, asking, options.header));
     let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;
@@ -313,7 +338,7 @@ async fn attempt(upstream: &Upstream, backend: &Arc<Backend>, asked: UpstreamReq
         }
         Shaken::Refused(response) => {
             trace.answered(response.status());
-            Answer::Refused(Refused { response, backend: Arc::clone(backend) })
+            Answer::Refused(Refused { response, backend })
         }
     })
 }

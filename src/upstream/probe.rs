@@ -73,9 +73,10 @@ pub async fn probe(upstream: &Upstream, index: usize, within: Duration) -> Probe
 
 async fn steps(upstream: &Upstream, backend: &Backend, within: Duration) -> Result<Outcome, (&'static str, String)> {
     let start = Instant::now();
-    let Dialled { stream, .. } = dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), within, None)
-        .await
-        .map_err(|error| (error.step(), error.to_string()))?;
+    let Dialled { stream, .. } =
+        dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), within, None)
+            .await
+            .map_err(|error| (error.step(), error.to_string()))?;
     let connect = start.elapsed();
 
     let start = Instant::now();

@@ -35,7 +35,7 @@ pub(super) fn connector(
 ) -> Result<Option<TlsConnector>, UpstreamTlsError> {
     let mut needed = false;
     for server in &config.servers {
-        match server {
+        match &server.address {
             BackendAddress::Tcp { tls: true, host, .. } => {
                 needed = true;
                 server_name(host)
@@ -84,18 +84,10 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::upstream::{BalanceKind, DialConfig};
-    use std::time::Duration;
 
     fn pool(tls: bool, host: &str) -> UpstreamConfig {
-        UpstreamConfig {
-            name: "chat".to_owned(),
-            servers: vec![BackendAddress::Tcp { tls, host: host.to_owned(), port: 443, path: "/".to_owned() }],
-            balance: BalanceKind::Random,
-            fail_timeout: Duration::ZERO,
-            ca: None,
-            dials: DialConfig::default(),
-        }
+        let address = BackendAddress::Tcp { tls, host: host.to_owned(), port: 443, path: "/".to_owned() };
+        UpstreamConfig::new("chat", vec![address.into()])
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod heartbeat;
 mod metrics;
 mod namespace;
 mod otel;
+mod pools;
 mod ports;
 mod probe;
 mod program;

@@ -58,9 +58,9 @@ fn ws(address: SocketAddr) -> BackendAddress {
 }
 
 fn pool(servers: Vec<BackendAddress>, ca: Option<PathBuf>) -> Arc<Upstream> {
+    let servers = servers.into_iter().map(ServerConfig::from).collect();
     let balance = BalanceKind::RoundRobin;
-    let config = UpstreamConfig { name: "chat".into(), servers, balance, fail_timeout: SOON, ca, dials: DialConfig::default() };
-    Upstream::new(&config).unwrap()
+    Upstream::new(&UpstreamConfig { balance, ca, ..UpstreamConfig::new("chat", servers) }).unwrap()
 }
 
 fn plain() -> Parts {
@@ -73,7 +73,8 @@ async fn open(upstream: &Upstream, head: Parts) -> Result<Answer, OpenError> {
 
 async fn open_within(upstream: &Upstream, head: Parts, handshake: Duration) -> Result<Answer, OpenError> {
     let options = options(handshake);
-    upstream.open(UpstreamRequest { head, options: &options, host_header: HostHeader::Client }).await
+    let (host_header, affinity) = (HostHeader::Client, Affinity::default());
+    upstream.open(UpstreamRequest { head, options: &options, host_header, affinity }).await
 }
 
 fn accepted(answer: Result<Answer, OpenError>) -> Accepted {
@@ -167,7 +168,7 @@ async fn sent(bytes: &str, prepare: impl FnOnce(&mut Parts), host_header: HostHe
     let mut head = received(bytes).await;
     prepare(&mut head);
     let options = options(SOON);
-    let open = upstream.open(UpstreamRequest { head, options: &options, host_header });
+    let open = upstream.open(UpstreamRequest { head, options: &options, host_header, affinity: Affinity::default() });
     let backend = async {
         let (mut tcp, _) = listener.accept().await.unwrap();
         head_of(&mut tcp).await
@@ -489,3 +490,4 @@ async fn no_task_left() {
 }
 
 mod other;
+mod sharing;

@@ -78,7 +78,8 @@ fn a_wss_backend_that_is_silent_is_504_and_one_that_is_none_says_so() {
         let address = BackendAddress::Tcp { tls: true, host: "127.0.0.1".into(), port, path: "/".into() };
         let upstream = pool(vec![address], Some(ca));
         let hasty = RouteOptions { connect: Duration::from_millis(50), ..options(SOON) };
-        let request = UpstreamRequest { head: plain(), options: &hasty, host_header: HostHeader::Client };
+        let (host_header, affinity) = (HostHeader::Client, Affinity::default());
+        let request = UpstreamRequest { head: plain(), options: &hasty, host_header, affinity };
         let late = error(upstream.open(request).await);
         assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
         assert!(late.cause.contains("no TLS handshake within 0.05s"), "{}", late.cause);
@@ -147,14 +148,8 @@ fn an_unusable_ca_file_is_an_error_that_names_it() {
     std::fs::write(&empty, "no certificate\n").unwrap();
     let address = BackendAddress::Tcp { tls: true, host: "localhost".into(), port: 1, path: "/".into() };
     for path in [empty, folder.path().join("missing.pem")] {
-        let config = UpstreamConfig {
-            name: "chat".into(),
-            servers: vec![address.clone()],
-            balance: BalanceKind::Random,
-            fail_timeout: SOON,
-            ca: Some(path.clone()),
-            dials: DialConfig::default(),
-        };
+        let config =
+            UpstreamConfig { ca: Some(path.clone()), ..UpstreamConfig::new("chat", vec![address.clone().into()]) };
         let error = Upstream::new(&config).err().unwrap().to_string();
         assert!(error.contains(&path.display().to_string()) && error.contains("; name a "), "{error}");
     }

@@ -1,0 +1,252 @@
+//! What ties a client to one backend of a pool: the key that a hash goes by, and the cookie that the gateway set.
+use super::{Backend, HashKey, SameSite, StickyConfig, Upstream, balance::hash};
+use aws_lc_rs::hmac;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{COOKIE, SET_COOKIE},
+    uri::PathAndQuery,
+};
+use std::{fmt::Write, net::IpAddr};
+
+/// What is known of a client that ties it to a backend. The default: nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Affinity {
+    key: Option<u64>,
+    /// The seed of the backend that its cookie names.
+    stuck: Option<u64>,
+}
+
+impl Affinity {
+    /// What a hash goes by, if the client brought it.
+    pub(super) fn key(self) -> Option<u64> {
+        self.key
+    }
+
+    pub(super) fn is_stuck_to(self, backend: &Backend) -> bool {
+        self.stuck == Some(backend.seed())
+    }
+}
+
+impl Upstream {
+    /// What ties a client to one of the backends. `target` is what it asked for, before anything is stripped from its path.
+    #[must_use]
+    pub fn affinity(&self, client: Option<IpAddr>, target: &PathAndQuery, headers: &HeaderMap) -> Affinity {
+        let key = match &self.config().balance {
+            super::BalanceKind::Hash(key) => key.of(client, target, headers),
+            super::BalanceKind::RoundRobin | super::BalanceKind::LeastSessions | super::BalanceKind::Random => None,
+        };
+        Affinity { key, stuck: self.config().sticky.as_ref().and_then(|sticky| self.stuck(sticky, headers)) }
+    }
+
+    fn stuck(&self, sticky: &StickyConfig, headers: &HeaderMap) -> Option<u64> {
+        let brought = cookie(headers, &sticky.cookie)?;
+        let named = |backend: &&std::sync::Arc<Backend>| sticky.value(self.name(), backend) == brought;
+        self.backends().iter().find(named).map(|backend| backend.seed())
+    }
+
+    /// Has the client come back to this backend, if the pool is sticky and it would not anyway. `secure`: it came by TLS.
+    pub fn stick(&self, affinity: Affinity, backend: &Backend, secure: bool, answer: &mut HeaderMap) {
+        let Some(sticky) = &self.config().sticky else { return };
+        if affinity.is_stuck_to(backend) {
+            return;
+        }
+        let line = sticky.line(&sticky.value(self.name(), backend), secure);
+        if let Ok(line) = HeaderValue::from_str(&line) {
+            answer.append(SET_COOKIE, line);
+        }
+    }
+}
+
+impl HashKey {
+    fn of(&self, client: Option<IpAddr>, target: &PathAndQuery, headers: &HeaderMap) -> Option<u64> {
+        match self {
+            Self::Address => client.map(|address| hash(address.to_canonical().to_string().as_bytes())),
+            Self::Header(name) => headers.get(name).map(|value| hash(value.as_bytes())),
+            Self::Cookie(name) => cookie(headers, name).map(|value| hash(value.as_bytes())),
+            Self::Query(name) => parameter(target.query()?, name).map(|value| hash(value.as_bytes())),
+            Self::Path(number) => {
+                let segment = target.path().split('/').filter(|segment| !segment.is_empty()).nth(number - 1)?;
+                Some(hash(segment.as_bytes()))
+            }
+        }
+    }
+}
+
+impl StickyConfig {
+    /// What names a backend in the cookie. It tells nothing about its address, but to whom guesses it, and without the secret
+    /// not even that.
+    fn value(&self, pool: &str, backend: &Backend) -> String {
+        let secret = self.secret.as_ref().map_or(&b"pulsegate"[..], |secret| secret.0.as_bytes());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let tag = hmac::sign(&key, format!("{pool}\0{}", backend.name).as_bytes());
+        tag.as_ref()[..12].iter().fold(String::with_capacity(24), |mut text, byte| {
+            // Writing to a text does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// RFC 6265 section 4.1. Browsers take `SameSite=None` from `Secure` cookies alone.
+    fn line(&self, value: &str, secure: bool) -> String {
+        let mut line = format!("{}={value}; Path={}", self.cookie, self.path);
+        if let Some(age) = self.max_age {
+            line += &format!("; Max-Age={}", age.as_secs().max(1));
+        }
+        line += "; HttpOnly; SameSite=";
+        line += self.same_site.label();
+        if secure || self.same_site == SameSite::None {
+            line += "; Secure";
+        }
+        line
+    }
+}
+
+impl SameSite {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Lax => "Lax",
+            Self::Strict => "Strict",
+            Self::None => "None",
+        }
+    }
+}
+
+/// The value of the first cookie of this name, without quotes (RFC 6265 section 5.4).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"')).filter(|value| !value.is_empty())
+}
+
+/// The value of the first parameter of this name, as it is written.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value).filter(|value| !value.is_empty())
+}
+
+/// Whether the client's side of the request came by TLS, by what the backend is told of it.
+#[must_use]
+pub fn is_secure(head: &HeaderMap) -> bool {
+    const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    let scheme = head.get(X_FORWARDED_PROTO).and_then(|value| value.to_str().ok());
+    scheme.is_some_and(|scheme| ["https", "wss"].iter().any(|secure| scheme.trim().eq_ignore_ascii_case(secure)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{
+        super::{BackendAddress, BalanceKind, Secret, UpstreamConfig},
+        *,
+    };
+    use std::sync::Arc;
+
+    fn pool(balance: BalanceKind, sticky: Option<StickyConfig>) -> Arc<Upstream> {
+        let server = |port| BackendAddress::Tcp { tls: false, host: "10.0.0.1".into(), port, path: "/".into() }.into();
+        let config = UpstreamConfig {
+            balance,
+            sticky,
+            ..UpstreamConfig::new("chat", vec![server(8001), server(8002), server(8003)])
+        };
+        Upstream::new(&config).unwrap()
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn sticky(secret: Option<&str>) -> StickyConfig {
+        StickyConfig {
+            cookie: "gate".into(),
+            path: "/".into(),
+            max_age: None,
+            same_site: SameSite::Lax,
+            secret: secret.map(|secret| Secret(secret.into())),
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_where_the_pool_looks_for_it() {
+        let client = Some("192.0.2.7".parse().unwrap());
+        let target: PathAndQuery = "/chat//room-7/x?user=u%201&room=7&empty=".parse().unwrap();
+        let head = headers(&[("x-user", "u1"), ("cookie", "a=1; sid=\"s1\""), ("cookie", "b=2")]);
+        for (key, found) in [
+            (HashKey::Address, Some("192.0.2.7")),
+            (HashKey::Header("x-user".parse().unwrap()), Some("u1")),
+            (HashKey::Header("x-other".parse().unwrap()), None),
+            (HashKey::Cookie("sid".into()), Some("s1")),
+            (HashKey::Cookie("b".into()), Some("2")),
+            (HashKey::Cookie("id".into()), None),
+            (HashKey::Query("room".into()), Some("7")),
+            (HashKey::Query("user".into()), Some("u%201")),
+            (HashKey::Query("empty".into()), None),
+            (HashKey::Path(2), Some("room-7")),
+            (HashKey::Path(4), None),
+        ] {
+            let affinity = pool(BalanceKind::Hash(key.clone()), None).affinity(client, &target, &head);
+            assert_eq!(affinity.key(), found.map(|found| hash(found.as_bytes())), "{key:?}");
+        }
+        let none = pool(BalanceKind::Random, None).affinity(client, &target, &head);
+        assert_eq!(none.key(), None);
+        let unix = pool(BalanceKind::Hash(HashKey::Address), None).affinity(None, &target, &head);
+        assert_eq!(unix.key(), None);
+    }
+
+    fn cookie_of(pool: &Upstream, brought: &str, backend: usize, secure: bool) -> Option<String> {
+        let affinity = pool.affinity(None, &PathAndQuery::from_static("/"), &headers(&[("cookie", brought)]));
+        let mut answer = HeaderMap::new();
+        pool.stick(affinity, &pool.backends()[backend], secure, &mut answer);
+        answer.get(SET_COOKIE).map(|line| line.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_cookie_names_a_backend_and_is_set_once() {
+        let pool = pool(BalanceKind::LeastSessions, Some(sticky(None)));
+        let line = cookie_of(&pool, "x=1", 1, false).unwrap();
+        let (pair, rest) = line.split_once("; ").unwrap();
+        assert_eq!(rest, "Path=/; HttpOnly; SameSite=Lax");
+        let affinity = pool.affinity(None, &PathAndQuery::from_static("/"), &headers(&[("cookie", pair)]));
+        let stuck: Vec<bool> = pool.backends().iter().map(|backend| affinity.is_stuck_to(backend)).collect();
+        assert_eq!(stuck, [false, true, false]);
+        assert_eq!(cookie_of(&pool, pair, 1, false), None, "it brought it");
+        assert!(cookie_of(&pool, pair, 2, false).is_some(), "it went elsewhere");
+        assert!(cookie_of(&pool, "gate=10.0.0.1:8001", 0, true).unwrap().ends_with("; Secure"));
+        for part in ["10", "8002", "0a000001"] {
+            assert!(!pair.trim_start_matches("gate=").contains("10.0.0.1") && pair.len() == 29, "{pair} has {part}");
+        }
+    }
+
+    #[test]
+    fn another_secret_makes_other_cookies() {
+        let open = cookie_of(&pool(BalanceKind::Random, Some(sticky(None))), "", 0, false);
+        let one = pool(BalanceKind::Random, Some(sticky(Some("0123456789abcdef"))));
+        let one = [cookie_of(&one, "", 0, false), cookie_of(&one, "", 0, false)];
+        assert_eq!(one[0], one[1]);
+        assert_ne!(one[0], open);
+        assert_eq!(format!("{:?}", Secret("x".into())), "Secret(..)");
+    }
+
+    #[test]
+    fn a_cookie_has_the_attributes_it_was_given() {
+        let config = StickyConfig {
+            path: "/app".into(),
+            max_age: Some(std::time::Duration::from_secs(3600)),
+            same_site: SameSite::None,
+            ..sticky(None)
+        };
+        let line = cookie_of(&pool(BalanceKind::Random, Some(config)), "", 0, false).unwrap();
+        assert!(line.ends_with("; Path=/app; Max-Age=3600; HttpOnly; SameSite=None; Secure"), "{line}");
+    }
+
+    #[test]
+    fn tls_is_known_by_what_the_backend_is_told() {
+        for (line, secure) in [("https", true), ("WSS", true), ("http", false)] {
+            assert_eq!(is_secure(&headers(&[("x-forwarded-proto", line)])), secure);
+        }
+        assert!(!is_secure(&HeaderMap::new()));
+    }
+}
