@@ -12,6 +12,7 @@ mod metrics;
 mod otel;
 mod probe;
 mod program;
+mod proxied;
 mod refusals;
 mod reload;
 mod resources;
