@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let set = |bit: u8| flags & 1 << bit != 0;
     // Addresses that a head is likely to name, too.
     let address: IpAddr = if set(0) { [10, 0, 0, 1].into() } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
-    let peer = Peer { address: (!set(1)).then(|| SocketAddr::new(address, 4000)), tls: set(2), health: None };
+    let peer = Peer::new((!set(1)).then(|| SocketAddr::new(address, 4000)), set(2));
     let trusted = if set(3) { vec![net(address), net([10, 0, 0, 2].into())] } else { Vec::new() };
     let compression = if set(4) { Compression::Pass } else { Compression::Strip };
     if let Some(head) = handshake::read_request(bytes) {

@@ -1,6 +1,8 @@
 //! The parsers of opening handshakes, and what must hold of whatever they make of a head.
 #[path = "../../src/handshake/admission.rs"]
 mod admission;
+#[path = "../../src/handshake/crowd.rs"]
+mod crowd;
 #[path = "../../src/handshake/forwarded.rs"]
 mod forwarded;
 #[path = "../../src/handshake/headers.rs"]
@@ -13,7 +15,7 @@ mod response;
 pub mod spelling;
 
 use crate::{
-    listener::Peer,
+    listener::{Peer, trust::Trust},
     route::{Compression, HostHeader, HostPattern, RouteConfig, RouteOptions, Router},
 };
 use forwarded::{Provenance, request_id};
@@ -62,7 +64,7 @@ fn read_headers(lines: &[httparse::Header<'_>]) -> Option<HeaderMap> {
 
 /// A request from `peer` as it goes to a backend, if it is a handshake.
 pub fn request(head: http::request::Parts, has_body: bool, peer: &Peer, trusted: &[IpNet], compression: Compression) {
-    let provenance = Provenance::find(peer, trusted, &head.headers);
+    let provenance = Provenance::find(peer, &Trust { proxies: trusted.to_vec(), ..Trust::default() }, &head.headers);
     let came = head.headers.clone();
     let request = match UpgradeRequest::parse(head, has_body) {
         Ok(request) => request,

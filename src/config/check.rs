@@ -8,6 +8,7 @@ use super::{
     routes, syntax, upstreams, value,
 };
 use crate::{
+    listener::trust::ClientSource,
     pacing::{Pace, Turns},
     route::RouteOptions,
 };
@@ -33,9 +34,10 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
     let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
     let upstreams = upstreams::read(root, base);
     let access_log = read_access_log(&root.child("access_log", &keys::ACCESS_LOG), base);
-    let listeners = listeners::read(root, base);
+    let gateway = root.child("gateway", &keys::GATEWAY);
+    let listeners = listeners::read(root, base, gateway.has("trusted_proxies"));
     Config {
-        gateway: read_gateway(&root.child("gateway", &keys::GATEWAY), base),
+        gateway: read_gateway(&gateway, base),
         log: read_log(&root.child("log", &keys::LOG), access_log.is_some()),
         access_log,
         admin: admin::read(root, base, &listeners),
@@ -53,6 +55,7 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
         max_sessions: None,
         memory_limit: None,
         trusted_proxies: Vec::new(),
+        client_address: ClientSource::Auto,
         pid_file: None,
         upgrade_timeout: 30 * SECOND,
         drain,
@@ -66,9 +69,21 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
     if let Some(networks) = table.list("trusted_proxies", |value| address::network(&value::text(value)?)) {
         gateway.trusted_proxies = networks;
     }
+    table.set("client_address", &mut gateway.client_address, client_source);
     gateway.pid_file = table.read("pid_file", |value| Ok(base.join(value::text(value)?)));
     table.set("upgrade_timeout", &mut gateway.upgrade_timeout, value::duration);
     gateway
+}
+
+fn client_source(value: &DeValue<'_>) -> Result<ClientSource, Wrong> {
+    match value::text(value)?.as_str() {
+        "auto" => Ok(ClientSource::Auto),
+        "connection" => Ok(ClientSource::Connection),
+        name => name.parse().map(ClientSource::Header).map_err(|_| {
+            let help = "write \"auto\", \"connection\", or a header's name, such as \"cf-connecting-ip\"";
+            Wrong::new(format!("{} is not the name of a header", value::quoted(name)), help)
+        }),
+    }
 }
 
 fn read_drain(table: &Table<'_>) -> DrainConfig {

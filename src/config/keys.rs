@@ -19,6 +19,7 @@ pub(super) const GATEWAY: Place = Place {
         "max_sessions",
         "memory_limit",
         "trusted_proxies",
+        "client_address",
         "pid_file",
         "upgrade_timeout",
         "drain",
@@ -63,7 +64,8 @@ pub(super) const CLOSE_CODES: Place = Place {
         "internal",
     ],
 };
-pub(super) const LISTENER: Place = Place { title: "[[listener]]", keys: &["address", "tls", "health"] };
+pub(super) const LISTENER: Place =
+    Place { title: "[[listener]]", keys: &["address", "tls", "health", "proxy_protocol"] };
 pub(super) const LISTENER_TLS: Place =
     Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version"] };
 pub(super) const CERTIFICATE: Place =

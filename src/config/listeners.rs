@@ -1,13 +1,16 @@
 //! Every `[[listener]]` and its certificates.
 use super::{address, file::Table, keys, problem::Wrong, value};
 use crate::{
-    listener::{CertificateFiles, ListenAddress, ListenerConfig, ListenerTls, TlsVersion},
+    listener::{
+        CertificateFiles, ListenAddress, ListenerConfig, ListenerTls, TlsVersion, proxy_protocol::ProxyProtocol,
+    },
     pem::{self, Holds},
 };
 use std::{path::Path, sync::Arc};
 use toml::de::DeValue;
 
-pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<ListenerConfig> {
+/// `trusting`: whether proxies are named whom the gateway trusts.
+pub(super) fn read(root: &Table<'_>, base: &Path, trusting: bool) -> Vec<ListenerConfig> {
     let tables = root.each("listener", &keys::LISTENER);
     if root.has_none("listener") {
         let help = "add [[listener]] with address = \"127.0.0.1:8080\"";
@@ -21,14 +24,27 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Vec<ListenerConfig> {
         let tls = read_listener_tls(&table, base);
         let health = table.read("health", |value| address::prefix(&value::text(value)?)).map(Arc::from);
         let Some(address) = address else { continue };
+        let proxy_protocol = read_proxy_protocol(&table, trusting, &address);
         let any_port = matches!(&address, ListenAddress::Tcp(address) if address.port() == 0);
         if !any_port && listeners.iter().any(|listener| listener.address == address) {
             let help = "give each its own address, or remove this one";
             table.report("address", Wrong::new("another listener has the same address", help));
         }
-        listeners.push(ListenerConfig { address, tls, health });
+        listeners.push(ListenerConfig { address, tls, health, proxy_protocol });
     }
     listeners
+}
+
+fn read_proxy_protocol(table: &Table<'_>, trusting: bool, address: &ListenAddress) -> ProxyProtocol {
+    let mut proxy_protocol = ProxyProtocol::Off;
+    let words = &[("off", ProxyProtocol::Off), ("require", ProxyProtocol::Require)];
+    table.set("proxy_protocol", &mut proxy_protocol, value::word(words));
+    let believed = trusting || matches!(address, ListenAddress::Unix(_));
+    if proxy_protocol == ProxyProtocol::Require && !believed {
+        let help = "name the proxies in front: gateway.trusted_proxies = [\"10.0.0.0/8\"]";
+        table.report("proxy_protocol", Wrong::new("nobody could connect, as no proxy is trusted", help));
+    }
+    proxy_protocol
 }
 
 fn read_listener_tls(listener: &Table<'_>, base: &Path) -> Option<ListenerTls> {
@@ -114,6 +130,21 @@ upstream.u = {{ servers = ["wss://h"], tls = {{ ca = "a.pem" }} }}
         assert!(told(path, "empty.pem", "a.pem").contains("a.pem holds no private key"));
         assert!(told(path, "a.pem", "locked.key").contains("encrypted"));
         assert!(told(path, ".", "/dev/zero").contains("/dev/zero is not a file"));
+    }
+
+    #[test]
+    fn the_proxy_protocol_needs_somebody_who_may_speak_it() {
+        let told = |first: &str, address: &str| {
+            let text = format!(
+                "{first}\nlistener = [{{ address = \"{address}\", proxy_protocol = \"require\" }}]\n\
+                 route = [{{ upstream = \"u\" }}]\nupstream.u.servers = [\"builtin:echo\"]\n"
+            );
+            parse("g", &text, Path::new("/")).map_or_else(|errors| errors.to_string(), |_| String::new())
+        };
+        assert!(told("", "127.0.0.1:1").contains("listener.proxy_protocol: nobody could connect"));
+        assert_eq!(told("gateway.trusted_proxies = [\"10.0.0.0/8\"]", "127.0.0.1:1"), "");
+        assert_eq!(told("", "unix:s"), "");
+        assert!(told("gateway.client_address = \"x forwarded\"", "unix:s").contains("gateway.client_address: "));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use schema::schema;
 pub use value::{duration_text, size_text};
 
 use crate::{
-    listener::{ListenAddress, ListenerConfig},
+    listener::{ListenAddress, ListenerConfig, trust::ClientSource},
     pacing::{Pace, Turns},
     protocol::close::CloseCode,
     route::{RouteConfig, RouteOptions},
@@ -77,6 +77,7 @@ pub struct GatewayConfig {
     /// Bytes in the outboxes of all sessions together.
     pub memory_limit: Option<u64>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub client_address: ClientSource,
     /// Where to write the id of the process that serves.
     pub pid_file: Option<PathBuf>,
     /// How long a new process may take to be ready at an upgrade.

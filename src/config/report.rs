@@ -6,7 +6,7 @@ use super::{
     warnings,
 };
 use crate::{
-    listener::{ListenAddress, ListenerConfig, TlsVersion},
+    listener::{ListenAddress, ListenerConfig, TlsVersion, proxy_protocol::ProxyProtocol},
     pem,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
@@ -76,12 +76,16 @@ fn write_all(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceilings)
 fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fmt::Result {
     let address = &listener.address;
     let health = listener.health.as_deref().map_or_else(String::new, |path| format!(", readiness at {path}"));
-    let Some(tls) = &listener.tls else { return writeln!(out, "  {address}, plain{health}") };
+    let proxied = match listener.proxy_protocol {
+        ProxyProtocol::Off => "",
+        ProxyProtocol::Require => ", behind proxies that speak the PROXY protocol",
+    };
+    let Some(tls) = &listener.tls else { return writeln!(out, "  {address}, plain{health}{proxied}") };
     let versions = match tls.min_version {
         TlsVersion::Tls12 => "TLS 1.2 and 1.3",
         TlsVersion::Tls13 => "TLS 1.3",
     };
-    writeln!(out, "  {address}, {versions}{health}")?;
+    writeln!(out, "  {address}, {versions}{health}{proxied}")?;
     for (index, files) in tls.certificates.iter().enumerate() {
         let file = files.certificate.display();
         let default = if index == 0 && tls.certificates.len() > 1 { ", the default one" } else { "" };

@@ -141,6 +141,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "message" | "frame" | "pace") => or("off", &text(SIZE)),
         (_, "sessions_per_address") => or("off", &count(1)),
         (_, "min_version") => words(&["1.2", "1.3"]),
+        ("[[listener]]", "proxy_protocol") => words(&["off", "require"]),
         (_, "host_header") => words(&["client", "upstream"]),
         (_, "balance") => words(&["least_sessions", "round_robin", "random", "hash"]),
         (_, "hash") => text("^(address|(header|cookie|query):.+|path:[1-9][0-9]*)$"),

@@ -79,7 +79,9 @@ impl Listeners {
                 (Some(former), Some(fresh)) => !former.equals(fresh),
                 (None, Some(_)) | (Some(_), None) => true,
             };
-            let differs = differs || known.is_some_and(|index| self.served[index].bound.config.health != config.health);
+            let greets = |config: &ListenerConfig| (config.health.clone(), config.proxy_protocol);
+            let differs =
+                differs || known.is_some_and(|index| greets(&self.served[index].bound.config) != greets(config));
             if let (Some(former), Some(fresh)) = (former, &fresh)
                 && !former.has_certificates_of(fresh)
             {
@@ -103,7 +105,9 @@ impl Listeners {
                 Some(mut served) => {
                     if differs {
                         let (id, health) = (served.id, health(&config, &self.control));
-                        secured.push(Greeting { id, tls: tls.as_ref().map(|tls| tls.configs().clone()), health });
+                        let (tls, proxy_protocol) =
+                            (tls.as_ref().map(|tls| tls.configs().clone()), config.proxy_protocol);
+                        secured.push(Greeting { id, tls, health, proxy_protocol });
                     }
                     (served.bound.config, served.tls) = (config, tls);
                     served
@@ -149,6 +153,7 @@ impl Served {
                 file: self.bound.file.clone(),
                 tls: self.tls.as_ref().map(|tls| tls.configs().clone()),
                 health: health.cloned(),
+                proxy_protocol: self.bound.config.proxy_protocol,
                 arrival,
             }));
         }

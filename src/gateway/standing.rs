@@ -3,7 +3,7 @@ use super::{Changes, StartError, changes::concerns_running, max_sessions, routin
 use crate::{
     config::{Config, GatewayConfig, LogConfig},
     handshake::{Terms, admission::Admission},
-    listener::inherited::Inherited,
+    listener::{inherited::Inherited, trust::Trust},
     log::{self, verdict::VerdictLog},
     metrics::Meters,
     shutdown::DrainPlan,
@@ -103,5 +103,9 @@ impl Standing {
 
 /// What the workers answer requests by.
 pub(super) fn terms(config: &Config, routing: &Routing) -> Arc<Terms> {
-    Terms::new(config.defaults.clone(), config.gateway.trusted_proxies.clone(), Arc::clone(&routing.router))
+    let trust = Trust {
+        proxies: config.gateway.trusted_proxies.clone(),
+        client_address: config.gateway.client_address.clone(),
+    };
+    Terms::new(config.defaults.clone(), trust, Arc::clone(&routing.router))
 }

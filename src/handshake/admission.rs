@@ -1,4 +1,5 @@
 //! Who may open a session now: session, address and memory limits, and draining.
+use super::crowd::Crowd;
 use crate::route::RouteConfig;
 use std::{
     collections::HashMap,
@@ -19,6 +20,7 @@ pub struct Admission {
     draining: AtomicBool,
     sessions: AtomicUsize,
     by_address: Mutex<HashMap<AddressKey, u32>>,
+    crowd: Crowd,
 }
 
 /// Bytes held now.
@@ -73,6 +75,7 @@ impl Admission {
             draining: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
             by_address: Mutex::default(),
+            crowd: Crowd::default(),
         })
     }
 
@@ -107,6 +110,12 @@ impl Admission {
             permit.address = Some(Box::new(key));
         }
         Ok(permit)
+    }
+
+    /// Who the sessions' clients are.
+    #[must_use]
+    pub(super) fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
     /// The last eighth of the limit is kept for the sessions that exist: new ones are refused before it is reached.

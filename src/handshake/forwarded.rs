@@ -1,8 +1,10 @@
 //! What proxies in front tell of the client, how far it is believed, and what the backend is told.
 use super::headers::{is_token, members, retain, split};
-use crate::listener::Peer;
+use crate::listener::{
+    Peer,
+    trust::{ClientSource, Trust},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
-use ipnet::IpNet;
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
@@ -25,6 +27,10 @@ pub(super) struct Provenance {
     pub(super) name: Box<str>,
     /// Whether our peer's forwarded headers are believed.
     trusted: bool,
+    /// They are not, and yet name a client.
+    pub(super) contested: bool,
+    /// Another header that speaks of the client, as it is asked for.
+    asked: Option<HeaderName>,
     /// The hops that led to our peer, the client first, as text: those that a trusted peer named.
     hops: Vec<String>,
     peer: Option<IpAddr>,
@@ -35,28 +41,34 @@ impl Provenance {
     /// Walks from our peer towards the client, as long as each hop is one of `trusted_proxies`: the first that is not is the
     /// client, whatever stands before it. A Unix socket's peer is believed, as the socket's file says who may connect.
     ///
-    /// `X-Forwarded-For` is read, or `Forwarded` where it is missing: a proxy that sets one lets the other through
-    /// as its client wrote it.
-    pub(super) fn find(peer: &Peer, trusted_proxies: &[IpNet], headers: &HeaderMap) -> Self {
-        let trusts = |address: IpAddr| trusted_proxies.iter().any(|net| net.contains(&address));
+    /// Unless another header is asked for, `X-Forwarded-For` is read, or `Forwarded` where it is missing: a proxy that sets
+    /// one lets the other through as its client wrote it.
+    pub(super) fn find(peer: &Peer, trust: &Trust, headers: &HeaderMap) -> Self {
         let address = peer.address.map(|address| address.ip().to_canonical());
-        let trusted = address.is_none_or(trusts);
-        let hops = if trusted { named_hops(headers) } else { Vec::new() };
+        let trusted = trust.trusts(address);
+        let contested = !trusted && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED));
+        let (named, asked) = match &trust.client_address {
+            ClientSource::Auto => (named_hops(headers), None),
+            ClientSource::Connection => (Vec::new(), None),
+            ClientSource::Header(name) => (hops_of(headers, name), Some(name.clone())),
+        };
+        let hops = if trusted { named } else { Vec::new() };
         let mut client = address;
         for hop in hops.iter().rev() {
             let Some(before) = hop_address(hop) else { break };
             client = Some(before);
-            if !trusts(before) {
+            if !trust.trusts(client) {
                 break;
             }
         }
-        Self { client, name: client_name(client).into(), trusted, hops, peer: address, tls: peer.tls }
+        let name = client_name(client).into();
+        Self { client, name, trusted, contested, asked, hops, peer: address, tls: peer.tls }
     }
 
     /// Removes what is not believed and sets what we know. `headers` still hold what the client sent; `host` is the
     /// name it used for us.
     pub(super) fn tell(&self, headers: &mut HeaderMap, host: &HeaderValue) {
-        retain(headers, |name| !speaks_of_client(name.as_str(), self.trusted));
+        retain(headers, |name| !self.hides(name.as_str()));
         let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         let scheme = headers.entry(X_FORWARDED_PROTO).or_insert(scheme).clone();
         let host = headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone()).clone();
@@ -65,6 +77,13 @@ impl Provenance {
         set(headers, X_FORWARDED_FOR, forwarded_for);
         set(headers, X_REAL_IP, name);
         set(headers, FORWARDED, HeaderValue::from_str(&self.forwarded(&host, &scheme)).ok());
+    }
+
+    /// Whether a header must not pass: it speaks of the client, and is not believed or spelled so that it may be misread.
+    fn hides(&self, name: &str) -> bool {
+        let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
+        let asked = self.asked.as_ref().is_some_and(|asked| *asked == *dashed);
+        (asked || speaks_of_client(&dashed)) && (dashed != name || (!self.trusted && name != X_REQUEST_ID.as_str()))
     }
 
     /// Whether our peer is the client, and told of nobody before it.
@@ -126,18 +145,22 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
 }
 
 /// Headers that speak of the client. Their underscore spellings, which CGI-like backends take for the same name, pass from nobody.
-fn speaks_of_client(name: &str, trusted: bool) -> bool {
-    let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
-    let known = dashed.starts_with("x-forwarded-")
-        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&&*dashed);
-    known && (dashed != name || (!trusted && name != X_REQUEST_ID.as_str()))
+fn speaks_of_client(dashed: &str) -> bool {
+    dashed.starts_with("x-forwarded-")
+        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&dashed)
 }
 
 /// The hops that the headers of a trusted peer name, the client first.
 fn named_hops(headers: &HeaderMap) -> Vec<String> {
-    if headers.contains_key(X_FORWARDED_FOR) {
-        // Not by `members`: this header knows no quotes, and a client's lone one must not hide the hops behind it.
-        let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let header = if headers.contains_key(X_FORWARDED_FOR) { X_FORWARDED_FOR } else { FORWARDED };
+    hops_of(headers, &header)
+}
+
+/// The hops that one header names.
+fn hops_of(headers: &HeaderMap, header: &HeaderName) -> Vec<String> {
+    if *header != FORWARDED {
+        // Not by `members`: these headers know no quotes, and a client's lone one must not hide the hops behind it.
+        let lines = headers.get_all(header).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
         let hops: Vec<String> =
             lines.flat_map(|line| line.split(',').map(|hop| hop.trim().to_owned()).collect::<Vec<_>>()).collect();
         return hops.into_iter().filter(|hop| !hop.is_empty()).collect();
@@ -207,13 +230,18 @@ mod tests {
     use super::{super::headers::tests::headers, *};
 
     fn peer(address: &str) -> Peer {
-        Peer { address: Some(SocketAddr::new(address.parse().unwrap(), 4711)), tls: true, health: None }
+        Peer::new(Some(SocketAddr::new(address.parse().unwrap(), 4711)), true)
     }
 
-    const UNIX: Peer = Peer { address: None, tls: false, health: None };
+    const UNIX: Peer = Peer::new(None, false);
 
-    fn trusted() -> Vec<IpNet> {
-        vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:ffff::/48".parse().unwrap()]
+    fn trusted() -> Trust {
+        let proxies = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:ffff::/48".parse().unwrap()];
+        Trust { proxies, ..Trust::default() }
+    }
+
+    fn by(header: &'static str) -> Trust {
+        Trust { client_address: ClientSource::Header(HeaderName::from_static(header)), ..trusted() }
     }
 
     fn client(peer: &Peer, lines: &[(&str, &str)]) -> Option<String> {
@@ -222,8 +250,12 @@ mod tests {
 
     /// What the backend sees of a request with these lines, sorted.
     fn told(peer: &Peer, lines: &[(&str, &str)]) -> Vec<String> {
+        told_by(&trusted(), peer, lines)
+    }
+
+    fn told_by(trust: &Trust, peer: &Peer, lines: &[(&str, &str)]) -> Vec<String> {
         let mut map = headers(lines);
-        Provenance::find(peer, &trusted(), &map).tell(&mut map, &HeaderValue::from_static("gate.test"));
+        Provenance::find(peer, trust, &map).tell(&mut map, &HeaderValue::from_static("gate.test"));
         let mut told: Vec<_> = map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         told.sort_unstable();
         told
@@ -326,6 +358,41 @@ mod tests {
                 "x-real-ip: 2001:db8::7",
             ]
         );
+    }
+
+    #[test]
+    fn the_header_that_is_asked_for_names_the_client_alone() {
+        let lines = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.7"), ("fly-client-ip", "203.0.113.7")];
+        assert_eq!(
+            told_by(&by("fly-client-ip"), &peer("10.0.0.1"), &lines),
+            [
+                "fly-client-ip: 203.0.113.7",
+                "forwarded: for=203.0.113.7;host=gate.test;proto=https, for=10.0.0.1",
+                "x-forwarded-for: 203.0.113.7, 10.0.0.1",
+                "x-forwarded-host: gate.test",
+                "x-forwarded-proto: https",
+                "x-real-ip: 203.0.113.7",
+            ]
+        );
+        let client = |trust: &Trust, from: &str| {
+            let found = Provenance::find(&peer(from), trust, &headers(&lines));
+            (found.client.map(|client| client.to_string()).unwrap_or_default(), found.contested)
+        };
+        assert_eq!(client(&by("forwarded"), "10.0.0.1"), ("6.6.6.7".into(), false));
+        assert_eq!(client(&by("x-real-ip"), "10.0.0.1"), ("10.0.0.1".into(), false));
+        assert_eq!(client(&by("fly-client-ip"), "203.0.113.9"), ("203.0.113.9".into(), true));
+        let connection = Trust { client_address: ClientSource::Connection, ..trusted() };
+        assert_eq!(client(&connection, "10.0.0.1"), ("10.0.0.1".into(), false));
+    }
+
+    #[test]
+    fn a_stranger_cannot_set_the_header_that_is_asked_for() {
+        let told = told_by(
+            &by("fly-client-ip"),
+            &peer("203.0.113.7"),
+            &[("fly-client-ip", "6.6.6.6"), ("fly_client_ip", "6.6.6.6")],
+        );
+        assert!(!told.iter().any(|line| line.contains("6.6.6.6")), "{told:?}");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The opening handshake: from a connected stream to a session's `Opening`, or an HTTP refusal.
 pub mod admission;
+mod crowd;
 mod farewell;
 mod forwarded;
 mod headers;
+mod introduction;
 pub mod refusals;
 mod request;
 mod response;
@@ -12,7 +14,7 @@ pub mod spelling;
 mod wiring;
 
 use crate::{
-    listener::{Peer, accept::Connection, tls::Acceptor},
+    listener::{Peer, accept::Connection, tls::Acceptor, trust::Trust},
     metrics::{HandshakeResult, TlsResult, WorkerMeter},
     otel::Arrival,
     route::{RouteOptions, Router},
@@ -24,7 +26,6 @@ use admission::Admission;
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use ipnet::IpNet;
 use refusals::{Refusals, RefusedHandshake};
 use service::{Upgrade, Visit};
 use spelling::Spelled;
@@ -60,7 +61,7 @@ pub struct Edge {
 /// What a request is answered by; a reload replaces it.
 pub struct Terms {
     defaults: RouteOptions,
-    trusted_proxies: Vec<IpNet>,
+    trust: Trust,
     router: Arc<Router>,
     patience: Duration,
 }
@@ -68,11 +69,11 @@ pub struct Terms {
 impl Terms {
     /// `defaults` apply before a route is known.
     #[must_use]
-    pub fn new(defaults: RouteOptions, trusted_proxies: Vec<IpNet>, router: Arc<Router>) -> Arc<Self> {
+    pub fn new(defaults: RouteOptions, trust: Trust, router: Arc<Router>) -> Arc<Self> {
         let once = |options: &RouteOptions| options.connect + options.handshake;
         let longest = router.matching_order().map(|route| once(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
-        Arc::new(Self { defaults, trusted_proxies, router, patience })
+        Arc::new(Self { defaults, trust, router, patience })
     }
 }
 
@@ -112,7 +113,7 @@ impl Edge {
     }
 }
 
-/// Brings an accepted connection to its session: TLS if the listener speaks it, then the opening handshake. The connection's
+/// Brings an accepted connection to its session: a PROXY header and TLS if the listener wants them, then the opening handshake. The connection's
 /// slot is given back when this ends. `None`: it was refused, and that was logged.
 ///
 /// Boxed: a task would move it several times.
@@ -122,8 +123,9 @@ pub fn receive<'a>(
     edge: &'a Rc<Edge>,
 ) -> Pin<Box<dyn Future<Output = Option<Opening>> + 'a>> {
     Box::pin(async move {
-        let Connection { socket, peer, slot } = connection;
+        let Connection { mut socket, peer, slot } = connection;
         let mut arrival = Arrival::now();
+        let peer = introduction::introduced(&mut socket, peer, edge).await?;
         let stream = match tls {
             None => Stream::Plain(socket),
             Some(acceptor) => {

@@ -185,7 +185,7 @@ impl Visit {
         }
         let (head, body) = request.into_parts();
         let terms = self.edge.terms();
-        let provenance = Provenance::find(&self.peer, &terms.trusted_proxies, &head.headers);
+        let provenance = Provenance::find(&self.peer, &terms.trust, &head.headers);
         self.about.borrow_mut().client = provenance.client;
         let request = UpgradeRequest::parse(head, !body.is_end_stream())?;
         let found = terms.router.find(&request.host, request.target.path());
@@ -219,6 +219,9 @@ impl Visit {
         };
         route.upstream.stick(affinity, accepted.lease.backend(), secure, &mut accepted.head.headers);
         let Accepted { stream, early, head, lease, local_port } = accepted;
+        if let (Some(client), true) = (provenance.client, terms.trust.proxies.is_empty()) {
+            self.edge.admission.crowd().joined(client, provenance.contested);
+        }
         let client = ClientAddress(provenance.client);
         let config = Arc::clone(&route.config);
         let local_port = local_port.and_then(NonZeroU16::new);

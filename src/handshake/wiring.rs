@@ -16,11 +16,7 @@ use tokio::{
 use tungstenite::handshake::derive_accept_key;
 
 const SOON: Duration = Duration::from_secs(10);
-const PEER: Peer = Peer {
-    address: Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711)),
-    tls: false,
-    health: None,
-};
+const PEER: Peer = Peer::new(Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711)), false);
 const REQUEST: &str = "GET /chat?token=x HTTP/1.1\r\nHost: gate.test\r\nUPGRADE: WebSocket\r\n\
     Connection: keep-alive,\tUpgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     X-Odd-CASE: 1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: call-1\r\n\r\n";
@@ -100,7 +96,7 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
     let (refusals, dials) = (Refusals::new(), Arc::new(dials));
-    let terms = Terms::new(defaults, Vec::new(), router);
+    let terms = Terms::new(defaults, Trust::default(), router);
     let edge = Edge::new(terms, Arc::clone(&admission), refusals, dials, Arc::default());
     Gate { edge, admission }
 }
@@ -368,11 +364,8 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
     local(async {
         let backend = Backend::new(ACCEPTED).await;
         let gate = gate(backend.address, |_| {});
-        let config = crate::listener::ListenerConfig {
-            health: None,
-            address: crate::listener::ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
-            tls: None,
-        };
+        let address = crate::listener::ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+        let config = crate::listener::ListenerConfig::plain(address);
         let mut bound = crate::listener::bind::bind(&[config], 1).unwrap().remove(0);
         let crate::listener::ListenAddress::Tcp(address) = bound.address else { panic!("a TCP listener") };
         let slots = Arc::new(Semaphore::new(1));

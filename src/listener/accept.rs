@@ -139,7 +139,7 @@ fn deliver(incoming: Incoming, tls: bool, slot: Option<OwnedSemaphorePermit>, ea
         }
         Incoming::Unix(stream) => (Socket::Unix(stream), None),
     };
-    each(Connection { socket, peer: Peer { address, tls, health: None }, slot: Slot(slot) });
+    each(Connection { socket, peer: Peer::new(address, tls), slot: Slot(slot) });
 }
 
 /// A listening socket that is tied to the runtime of this thread.
@@ -216,7 +216,7 @@ mod tests {
     use tokio::sync::Notify;
 
     fn listening(address: ListenAddress) -> (crate::listener::bind::Bound, Rc<Listener>) {
-        let mut bound = bind(&[ListenerConfig { address, tls: None, health: None }], 1).unwrap().remove(0);
+        let mut bound = bind(&[ListenerConfig::plain(address)], 1).unwrap().remove(0);
         let socket = bound.sockets.remove(0);
         (bound, Rc::new(Listener::new(socket).unwrap()))
     }

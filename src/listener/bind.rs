@@ -185,7 +185,7 @@ fn adopt(
 /// # Errors
 /// When the address cannot be listened on, and why.
 pub fn bind_for_operators(inherited: &mut Inherited, address: &ListenAddress) -> Result<Bound, BindError> {
-    let config = ListenerConfig { address: address.clone(), tls: None, health: None };
+    let config = ListenerConfig::plain(address.clone());
     let mut found = if address.is_any_port() { Vec::new() } else { inherited.claim(address) };
     let mut bound = match found.pop() {
         Some(last) => adopt(&config, last, found, 1)?,
@@ -334,11 +334,11 @@ mod tests {
     use std::net::{IpAddr, Ipv6Addr, TcpStream};
 
     fn tcp(address: &str) -> ListenerConfig {
-        ListenerConfig { address: ListenAddress::Tcp(address.parse().unwrap()), tls: None, health: None }
+        ListenerConfig::plain(ListenAddress::Tcp(address.parse().unwrap()))
     }
 
     fn unix(path: &Path) -> ListenerConfig {
-        ListenerConfig { address: ListenAddress::Unix(path.into()), tls: None, health: None }
+        ListenerConfig::plain(ListenAddress::Unix(path.into()))
     }
 
     fn port(bound: &Bound) -> SocketAddr {

@@ -161,14 +161,7 @@ mod tests {
         let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, address) = listener.accept().await.unwrap();
         let slot = Slot::from(Arc::clone(slots).try_acquire_owned().ok());
-        (
-            Connection {
-                socket: Socket::Tcp(stream),
-                peer: Peer { address: Some(address), tls: false, health: None },
-                slot,
-            },
-            client,
-        )
+        (Connection { socket: Socket::Tcp(stream), peer: Peer::new(Some(address), false), slot }, client)
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -3,19 +3,37 @@ pub mod accept;
 pub mod bind;
 pub mod handover;
 pub mod inherited;
+pub mod proxy_protocol;
 pub mod spread;
 pub mod tls;
+pub mod trust;
+use proxy_protocol::ProxyProtocol;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// Who connected to us, before any header is believed.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// `None` on a Unix socket. IPv4 even if it came through a dual-stack IPv6 socket.
+    /// `None` on a Unix socket. IPv4 even if it came through a dual-stack IPv6 socket. Once a PROXY header was read, the
+    /// address that it names.
     pub address: Option<SocketAddr>,
-    /// Whether the listener speaks TLS.
+    /// Where it connected to, likewise.
+    pub local: Option<SocketAddr>,
+    /// Whether the listener speaks TLS, or a proxy in front did.
     pub tls: bool,
     /// What the listener tells balancers, if it does.
     pub health: Option<Arc<Health>>,
+    /// What it has to begin with.
+    pub proxy_protocol: ProxyProtocol,
+    /// The VPC endpoint that a PROXY header named.
+    pub vpc_endpoint: Option<Box<str>>,
+}
+
+impl Peer {
+    /// Of a listener without PROXY protocol and readiness.
+    #[must_use]
+    pub const fn new(address: Option<SocketAddr>, tls: bool) -> Self {
+        Self { address, local: None, tls, health: None, proxy_protocol: ProxyProtocol::Off, vpc_endpoint: None }
+    }
 }
 
 /// Tells at one path of a listener whether new sessions are wanted.
@@ -47,6 +65,15 @@ pub struct ListenerConfig {
     pub tls: Option<ListenerTls>,
     /// The path at which it tells balancers whether new sessions are wanted. `None`: it does not.
     pub health: Option<Arc<str>>,
+    pub proxy_protocol: ProxyProtocol,
+}
+
+impl ListenerConfig {
+    /// One without TLS and all else that can be configured.
+    #[must_use]
+    pub const fn plain(address: ListenAddress) -> Self {
+        Self { address, tls: None, health: None, proxy_protocol: ProxyProtocol::Off }
+    }
 }
 
 /// Where a listener listens.

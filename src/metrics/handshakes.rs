@@ -38,12 +38,14 @@ pub enum HandshakeResult {
     NotHttp,
     HeadTooLarge,
     HeadTimeout,
+    /// `proxy_protocol = "require"`, and no such header from a trusted proxy.
+    ProxyProtocol,
     /// Too many handshakes wait for backends.
     Overloaded,
 }
 
 impl HandshakeResult {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::Accepted,
         Self::BackendRefused,
         Self::BackendFailed,
@@ -65,6 +67,7 @@ impl HandshakeResult {
         Self::NotHttp,
         Self::HeadTooLarge,
         Self::HeadTimeout,
+        Self::ProxyProtocol,
         Self::Overloaded,
     ];
 
@@ -91,6 +94,7 @@ impl HandshakeResult {
             Self::NotHttp => "not_http",
             Self::HeadTooLarge => "head_too_large",
             Self::HeadTimeout => "head_timeout",
+            Self::ProxyProtocol => "proxy_protocol",
             Self::Overloaded => "overloaded",
         }
     }
@@ -107,6 +111,7 @@ impl HandshakeResult {
             | Self::NotHttp
             | Self::HeadTooLarge
             | Self::HeadTimeout
+            | Self::ProxyProtocol
             | Self::Overloaded => Some(true),
             Self::Accepted
             | Self::BackendRefused

@@ -3,14 +3,16 @@ use super::{
     server_tls::{RecordRoom, ServerConfigs, ServerTls},
     wire::Wire,
 };
+use rustix::net::{RecvFlags, recv};
 use std::{
     future::poll_fn,
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -21,6 +23,35 @@ pub enum Socket {
     Unix(UnixStream),
     /// In memory: the built-in echo, and tests.
     Memory(DuplexStream),
+}
+
+impl Socket {
+    /// What waits to be read, as far as there is room, and stays where it is; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// The socket's; `Unsupported` in memory.
+    pub async fn peek(&self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.peek(room).await,
+            Self::Unix(stream) => loop {
+                stream.readable().await?;
+                match stream.try_io(Interest::READABLE, || Ok(recv(stream, &mut *room, RecvFlags::PEEK)?.0)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    peeked => return peeked,
+                }
+            },
+            Self::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The address of our end; `None` where there is no TCP.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) | Self::Memory(_) => None,
+        }
+    }
 }
 
 /// A socket with or without TLS: what hyper reads and writes during the opening handshake.

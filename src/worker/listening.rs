@@ -8,6 +8,7 @@ use crate::{
         Health, ListenAddress,
         accept::{Connection, Listener, Waiting, accept},
         bind::{ListenSocket, SocketFile},
+        proxy_protocol::ProxyProtocol,
         spread::Arrival,
     },
     transport::ServerConfigs,
@@ -34,6 +35,7 @@ pub(crate) struct Listening {
     pub(crate) file: Option<Arc<SocketFile>>,
     pub(crate) tls: Option<ServerConfigs>,
     pub(crate) health: Option<Arc<Health>>,
+    pub(crate) proxy_protocol: ProxyProtocol,
     pub(crate) arrival: Arrival,
 }
 
@@ -43,6 +45,7 @@ pub(crate) struct Greeting {
     /// `None`: plain.
     pub(crate) tls: Option<ServerConfigs>,
     pub(crate) health: Option<Arc<Health>>,
+    pub(crate) proxy_protocol: ProxyProtocol,
 }
 
 /// The sockets on which a worker accepts.
@@ -72,7 +75,7 @@ impl Listeners {
 impl Worker {
     /// Accepts on one socket until told to stop.
     pub(super) fn listen(self: &Rc<Self>, listening: Listening) {
-        let Listening { id, socket, asked, address, file, tls, health, arrival } = listening;
+        let Listening { id, socket, asked, address, file, tls, health, proxy_protocol, arrival } = listening;
         if *self.stop.borrow() != Stop::Serving {
             return;
         }
@@ -84,7 +87,7 @@ impl Worker {
             }
         };
         let (worker, slots) = (Rc::clone(self), Arc::clone(&self.slots));
-        let greeting = Rc::new(RefCell::new(Greeting { id, tls, health }));
+        let greeting = Rc::new(RefCell::new(Greeting { id, tls, health, proxy_protocol }));
         let (close, closed) = watch::channel(false);
         let stopped = stopped(self.stop.subscribe(), address.clone());
         let stop = async move {
@@ -102,6 +105,7 @@ impl Worker {
                 let tls = {
                     let greeting = greeting.borrow();
                     connection.peer.health.clone_from(&greeting.health);
+                    connection.peer.proxy_protocol = greeting.proxy_protocol;
                     greeting.tls.clone()
                 };
                 if let Some(connection) = worker.hands.pass_on(connection, tls.as_ref(), arrival) {
@@ -120,6 +124,7 @@ impl Worker {
             if greeting.id == new.id {
                 greeting.tls.clone_from(&new.tls);
                 greeting.health.clone_from(&new.health);
+                greeting.proxy_protocol = new.proxy_protocol;
             }
         }
     }

@@ -244,6 +244,35 @@ impl Backend {
         (backend, connections)
     }
 
+    /// Accepts every WebSocket with `more` header lines, each ending in CRLF, and tells the test all that came up to the end of
+    /// each request's head.
+    pub(crate) fn recorder(more: &'static str) -> (Self, Receiver<Vec<u8>>) {
+        let (sender, heads) = channel();
+        let sender = Mutex::new(sender);
+        let backend = Self::raw(move |stream| {
+            let (mut stream, mut head) = (patient(stream), Vec::new());
+            while !head.ends_with(b"Sec-WebSocket-Version: 13\r\n\r\n") {
+                let mut byte = [0];
+                // The gateway may give a backend up.
+                if stream.read_exact(&mut byte).is_err() {
+                    return;
+                }
+                head.extend(byte);
+            }
+            let text = String::from_utf8_lossy(&head).into_owned();
+            let key = text.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+            let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+            let _ = sender.lock().unwrap().send(head);
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n{more}\r\n"
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        });
+        (backend, heads)
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("ws://{}", self.address)
     }

@@ -15,6 +15,7 @@ mod pools;
 mod ports;
 mod probe;
 mod program;
+mod proxied;
 mod refusals;
 mod reload;
 mod resources;

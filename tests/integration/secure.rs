@@ -162,9 +162,13 @@ pub(crate) fn upgrade(mut stream: Secure, path: &str) -> Secure {
 
 /// A TLS connection to `host`.
 pub(crate) fn connect_with(config: &Arc<ClientConfig>, gateway: SocketAddr, host: &str) -> Secure {
+    over(config, TcpStream::connect(gateway).unwrap(), host)
+}
+
+/// TLS on a connection that is there already.
+pub(crate) fn over(config: &Arc<ClientConfig>, socket: TcpStream, host: &str) -> Secure {
     let name = ServerName::try_from(host.to_owned()).unwrap();
-    let socket = patient(TcpStream::connect(gateway).unwrap());
-    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), socket)
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), patient(socket))
 }
 
 fn head(stream: &mut impl Read) -> String {
