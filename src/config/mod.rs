@@ -6,6 +6,7 @@ mod check;
 mod detection;
 mod file;
 mod keys;
+mod limits;
 mod listeners;
 mod load;
 mod options;
