@@ -18,7 +18,14 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// A thousand small frames in one chunk; `role` is ours.
 fn scan(role: Role, key: Option<[u8; 4]>) -> Run {
-    let rules = Rules { role, deflate: false, utf8: true, frame_limit: u64::MAX, message_limit: u64::MAX };
+    let rules = Rules {
+        role,
+        deflate: false,
+        utf8: true,
+        frame_limit: u64::MAX,
+        message_limit: u64::MAX,
+        fragment_limit: u16::MAX,
+    };
     let mut scanner = Scanner::default();
     let chunk = frame(Kind::Binary, key, &ascii(64)).repeat(FRAMES as usize);
     Box::new(move || {

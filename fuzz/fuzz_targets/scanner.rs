@@ -32,6 +32,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         utf8: u.ratio(3, 4)?,
         frame_limit: u64::from(limits.0).max(leniencies::LEAST_FRAME_LIMIT),
         message_limit: u64::from(limits.1).max(1),
+        fragment_limit: u16::MAX,
     };
     let mut sizes = Vec::new();
     for _ in 0..u.int_in_range(1..=6)? {

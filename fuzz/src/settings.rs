@@ -3,11 +3,12 @@ use crate::{
     protocol::{
         close::CloseCode,
         heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness, PathSample},
+        rate::Rate,
     },
-    relay::{CloseCodes, EndReason, Farewell, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
+    relay::{CloseCodes, EndReason, Farewell, MessageLimits, OverRate, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
 };
 use arbitrary::{Result, Unstructured};
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 /// # Errors
 /// If the input is used up.
@@ -75,7 +76,16 @@ fn maybe<T>(u: &mut Unstructured<'_>, draw: impl FnOnce(&mut Unstructured<'_>) -
 
 fn limits(u: &mut Unstructured<'_>) -> Result<MessageLimits> {
     let limit = |u: &mut Unstructured<'_>| u.int_in_range(1..=4000);
-    Ok(MessageLimits { message: maybe(u, limit)?, frame: maybe(u, limit)? })
+    let rate = |u: &mut Unstructured<'_>| Ok(Rate(u.int_in_range(1..=5000)?.try_into().unwrap_or(NonZeroU64::MIN)));
+    let rarely = |u: &mut Unstructured<'_>| if u.ratio(1, 8)? { rate(u).map(Some) } else { Ok(None) };
+    Ok(MessageLimits {
+        message: maybe(u, limit)?,
+        frame: maybe(u, limit)?,
+        fragments: if u.ratio(1, 4)? { Some(u.int_in_range(1..=20)?) } else { None },
+        messages_per_second: rarely(u)?,
+        bytes_per_second: rarely(u)?,
+        over_rate: *u.choose(&[OverRate::Slow, OverRate::Close])?,
+    })
 }
 
 fn close_codes(u: &mut Unstructured<'_>) -> Result<CloseCodes> {

@@ -173,19 +173,29 @@ impl Shell {
             }
             return;
         }
-        let fresh = transport.incoming.len().min(READ);
-        let mut chunk = vec![0; HELD + fresh];
+        let length = transport.incoming.len().min(READ);
+        let fresh = length.saturating_sub(transport.told);
+        let mut chunk = vec![0; HELD + length];
         let held = self.relay.take_held(side, &mut chunk);
         assert!(held <= HELD);
         let transport = &mut self.transports[side];
         chunk.truncate(held);
-        chunk.extend(transport.incoming.drain(..fresh));
-        transport.mistaken = transport.mistaken || transport.received.push(&chunk[held..]).is_err();
+        chunk.extend(transport.incoming.drain(..length));
+        transport.told -= length - fresh;
+        let new = held + length - fresh;
+        transport.mistaken = transport.mistaken || transport.received.push(&chunk[new..]).is_err();
         self.relay.arrived(side, fresh, self.relay.moment(self.now));
         let mut rest = &chunk[..];
         while !rest.is_empty() {
             self.controls();
             let step = self.relay.receive(side, rest, self.relay.moment(self.now));
+            if step.used == 0 && self.relay.slowed(side) {
+                // It comes again, before what is still to come.
+                let transport = &mut self.transports[side];
+                transport.told += rest.len();
+                rest.iter().rev().for_each(|byte| transport.incoming.push_front(*byte));
+                break;
+            }
             assert!(step.used > 0 && step.pass.end <= step.used, "{step:?} of {}", rest.len());
             self.send(side.other(), &rest[step.pass]);
             rest = &rest[step.used..];

@@ -44,7 +44,10 @@ pub(super) const TIMEOUTS: Place =
     Place { title: "timeouts", keys: &["connect", "handshake", "close", "stall", "idle", "max_age"] };
 pub(super) const LIMITS: Place =
     Place { title: "limits", keys: &["client", "upstream", "pace", "header", "sessions_per_address"] };
-pub(super) const LIMITS_SIDE: Place = Place { title: "limits.client or limits.upstream", keys: &["message", "frame"] };
+pub(super) const LIMITS_SIDE: Place = Place {
+    title: "limits.client or limits.upstream",
+    keys: &["message", "frame", "fragments", "messages_per_second", "bytes_per_second", "over_rate"],
+};
 pub(super) const CLOSE_CODES: Place = Place {
     title: "close_codes",
     keys: &[

@@ -8,6 +8,7 @@ mod detection;
 mod dials;
 mod file;
 mod keys;
+mod limits;
 mod listeners;
 mod load;
 mod options;

@@ -1,5 +1,5 @@
 //! The keys of `[defaults]`, which every `[[route]]` may override one by one.
-use super::{file::Table, keys, problem::Wrong, value};
+use super::{file::Table, keys, limits, problem::Wrong, value};
 use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
     relay::{CloseCodes, EndReason, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
@@ -29,8 +29,12 @@ impl Default for RouteOptions {
             utf8: Utf8::Check,
             timeouts: RelayTimeouts { close: 10 * SECOND, stall: Some(60 * SECOND), idle: None, max_age: None },
             limits: PerSide {
-                downstream: MessageLimits { message: Some(64 * MIB), frame: Some(64 * MIB) },
-                upstream: MessageLimits { message: None, frame: None },
+                downstream: MessageLimits {
+                    message: Some(64 * MIB),
+                    frame: Some(64 * MIB),
+                    ..MessageLimits::default()
+                },
+                upstream: MessageLimits::default(),
             },
             pace: Some(256),
             close_codes: CloseCodes::default(),
@@ -72,9 +76,7 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
 
     let limits = table.child("limits", &keys::LIMITS);
     for side in Side::BOTH {
-        let of_side = limits.child(side.label(), &keys::LIMITS_SIDE);
-        of_side.set("message", &mut relay.limits[side].message, value::unless("off", value::size));
-        of_side.set("frame", &mut relay.limits[side].frame, value::unless("off", value::size));
+        limits::read(&limits.child(side.label(), &keys::LIMITS_SIDE), side, &mut relay.limits[side]);
     }
     limits.set("pace", &mut relay.pace, value::unless("off", value::size));
     limits.set("header", &mut options.header, header_size);

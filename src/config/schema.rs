@@ -138,7 +138,10 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "ping_interval" | "ping_timeout" | "path_idle_limit" | "stall" | "idle" | "max_age" | "every") => {
             or("off", &text(DURATION))
         }
-        (_, "message" | "frame" | "pace") => or("off", &text(SIZE)),
+        (_, "message" | "frame" | "pace" | "bytes_per_second") => or("off", &text(SIZE)),
+        (_, "fragments") => or("off", &json!({"type": "integer", "minimum": 1, "maximum": u16::MAX - 1})),
+        (_, "messages_per_second") => or("off", &count(1)),
+        (_, "over_rate") => words(&["slow", "close"]),
         (_, "sessions_per_address") => or("off", &count(1)),
         (_, "min_version") => words(&["1.2", "1.3"]),
         ("[[listener]]", "proxy_protocol") => words(&["off", "require"]),

@@ -95,8 +95,11 @@ fn defaults_are_those_of_the_design() {
     assert_eq!((defaults.connect, defaults.handshake), (Duration::from_secs(5), Duration::from_secs(10)));
     assert_eq!((relay.timeouts.close, relay.timeouts.stall), (Duration::from_secs(10), seconds(60)));
     assert_eq!((relay.timeouts.idle, relay.timeouts.max_age), (None, None));
-    assert_eq!(relay.limits.downstream, MessageLimits { message: Some(64 << 20), frame: Some(64 << 20) });
-    assert_eq!(relay.limits.upstream, MessageLimits { message: None, frame: None });
+    assert_eq!(
+        relay.limits.downstream,
+        MessageLimits { message: Some(64 << 20), frame: Some(64 << 20), ..MessageLimits::default() }
+    );
+    assert_eq!(relay.limits.upstream, MessageLimits::default());
     assert_eq!((relay.pace, defaults.header, defaults.sessions_per_address), (Some(256), 16 << 10, None));
     assert!(relay.close_codes.0.is_empty());
 
@@ -154,7 +157,10 @@ fn tables_merge_key_by_key_however_written() {
     assert_eq!(b.heartbeat.upstream.ping_timeout, seconds(60));
     assert!(b.heartbeat.upstream.jitter.abs() < f64::EPSILON);
     assert_eq!(b.timeouts.stall, seconds(60));
-    assert_eq!(b.limits.downstream, MessageLimits { message: Some(2 << 20), frame: Some(1 << 20) });
+    assert_eq!(
+        b.limits.downstream,
+        MessageLimits { message: Some(2 << 20), frame: Some(1 << 20), ..MessageLimits::default() }
+    );
     assert_eq!(config.defaults.relay.limits.downstream.message, Some(64 << 20));
 }
 
@@ -234,7 +240,10 @@ fn every_other_key_can_be_set() {
     assert_eq!(relay.heartbeat.downstream.path_idle_limit, seconds(60));
     assert_eq!((relay.timeouts.idle, relay.timeouts.max_age), (seconds(5), seconds(6 * 3600)));
     assert_eq!((relay.timeouts.close, relay.timeouts.stall), (Duration::from_secs(3), seconds(4)));
-    assert_eq!(relay.limits.upstream, MessageLimits { message: Some(1 << 20), frame: Some(1 << 10) });
+    assert_eq!(
+        relay.limits.upstream,
+        MessageLimits { message: Some(1 << 20), frame: Some(1 << 10), ..MessageLimits::default() }
+    );
     assert_eq!((relay.pace, route.options.header, route.options.sessions_per_address), (None, 8 << 10, Some(8)));
     let tcp =
         |tls, host: &str, port, path: &str| BackendAddress::Tcp { tls, host: host.into(), port, path: path.into() };
@@ -458,4 +467,29 @@ fn deep_nesting_is_refused() {
     assert!(parse("g", &deep, Path::new("")).is_err());
     let dotted = format!("{}a = 1", "a.".repeat(100_000));
     assert!(parse("g", &dotted, Path::new("")).is_err());
+}
+
+#[test]
+fn rates_are_per_side_and_a_backend_is_only_slowed_down() {
+    let rates = |text: &str| parse("test", &format!("{text}\n{MINIMAL}"), Path::new(""));
+    let limits = r#"defaults.limits.client = { fragments = 65534, messages_per_second = 5, bytes_per_second = "1KiB", over_rate = "close" }"#;
+    let config = rates(limits).unwrap_or_else(|errors| panic!("{errors}"));
+    let rate = |count: u64| std::num::NonZeroU64::new(count).map(crate::protocol::rate::Rate);
+    let expected = MessageLimits {
+        fragments: Some(65534),
+        messages_per_second: rate(5),
+        bytes_per_second: rate(1024),
+        over_rate: crate::relay::OverRate::Close,
+        ..config.routes[0].options.relay.limits.downstream
+    };
+    assert_eq!(config.routes[0].options.relay.limits.downstream, expected);
+    for (mistake, told) in [
+        ("client.fragments = 65535", "write a whole number from 1 to 65534"),
+        ("client.messages_per_second = 0", "out of range"),
+        ("client.bytes_per_second = \"0B\"", "a size of zero means nothing here"),
+        ("upstream.over_rate = \"close\"", "write \"slow\""),
+    ] {
+        let errors = rates(&format!("defaults.limits.{mistake}")).unwrap_err().to_string();
+        assert!(errors.contains(told), "{mistake}: {errors}");
+    }
 }

@@ -88,6 +88,11 @@ pub(super) static SESSIONS_PAUSED: Family = gauge(
     LEG,
     "Sessions in which this side is not read because the other side does not take what comes.",
 );
+pub(super) static SESSIONS_SLOWED: Family = counter(
+    "pulsegate_sessions_slowed",
+    LEG,
+    "Times that this side was not read for a while because it sent over its rate.",
+);
 
 pub(super) static BACKEND_UP: Family =
     gauge("pulsegate_backend_up", BACKEND, "Whether a backend works: 1, or 0 while others are tried before it.");

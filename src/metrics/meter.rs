@@ -66,6 +66,8 @@ pub(super) struct LegMeter {
     pub(super) stalls: Count,
     /// Sessions in which this leg is not read now, since the other does not take what comes.
     pub(super) paused: Count,
+    /// Times that this leg was not read for a while, since its peer sent over its rate.
+    pub(super) slowed: Count,
     pub(super) pings_sent: Count,
     pub(super) pings_answered: Count,
     pub(super) pings_late: Count,
@@ -100,6 +102,7 @@ impl Default for LegMeter {
             waiting: Count::default(),
             stalls: Count::default(),
             paused: Count::default(),
+            slowed: Count::default(),
             pings_sent: Count::default(),
             pings_answered: Count::default(),
             pings_late: Count::default(),
@@ -188,6 +191,17 @@ impl Meter {
         if now == 0 {
             other.paused.take(1);
         }
+    }
+
+    /// A leg was not read for a while, since its peer sent over its rate.
+    pub fn slowed(&self, side: Side) {
+        self.legs[side].slowed.add(1);
+    }
+
+    /// How often a leg was slowed down.
+    #[cfg(test)]
+    pub(crate) fn slowed_count(&self, side: Side) -> u64 {
+        self.legs[side].slowed.get()
     }
 
     /// Something happened to our heartbeat on a leg, whose answers are late after `ping_timeout`.

@@ -154,6 +154,7 @@ impl Meters {
             limit => samples.put(&[], limit),
         });
         by_leg(page, &f::OUTBOX_STALLS, routes, |leg| &leg.stalls);
+        by_leg(page, &f::SESSIONS_SLOWED, routes, |leg| &leg.slowed);
         by_leg(page, &f::SESSIONS_PAUSED, routes, |leg| &leg.paused);
     }
 

@@ -11,6 +11,7 @@ pub mod mask;
 pub mod moment;
 pub mod outbox;
 pub mod pace;
+pub mod rate;
 pub mod scanner;
 pub mod utf8;
 pub mod violation;

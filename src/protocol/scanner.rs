@@ -23,6 +23,8 @@ pub struct Rules {
     pub frame_limit: u64,
     /// Bytes of payload in one message.
     pub message_limit: u64,
+    /// Frames of one message; `u16::MAX` for any number.
+    pub fragment_limit: u16,
 }
 
 /// The message under way (RFC 6455 section 5.4).
@@ -30,7 +32,9 @@ pub struct Rules {
 enum Message {
     #[default]
     None,
-    /// Text to be checked.
+    /// Text to be checked, masked.
+    MaskedText,
+    /// Text to be checked, as it is.
     Text,
     /// Anything else: binary, compressed, or text that nobody checks.
     Opaque,
@@ -111,8 +115,10 @@ pub struct Scanner {
     message: Message,
     /// The frame under way ends its message.
     fin: bool,
-    /// The masking key of the frame under way; while text is checked, turned so that it begins at the next byte.
-    key: Option<[u8; 4]>,
+    /// Frames of the message under way so far.
+    fragments: u16,
+    /// The masking key of the frame under way, if it has one; while text is checked, turned so that it begins at the next byte.
+    key: [u8; 4],
     utf8: Validator,
     /// Payload of the frame under way that has not arrived.
     left: u64,
@@ -308,13 +314,16 @@ impl Scanner {
     fn begin(&mut self, rules: &Rules, header: Header) -> Result<(), Violation> {
         match (header.opcode, self.message) {
             (Opcode::Continuation, Message::None) => return Err(Violation::ContinuationWithoutMessage),
-            (Opcode::Continuation, Message::Text | Message::Opaque) => {}
+            (Opcode::Continuation, Message::MaskedText | Message::Text | Message::Opaque) => {}
             (Opcode::Text, Message::None) => {
-                let checked = rules.utf8 && !header.rsv1;
-                self.message = if checked { Message::Text } else { Message::Opaque };
+                self.message = match header.mask {
+                    _ if header.rsv1 || !rules.utf8 => Message::Opaque,
+                    Some(_) => Message::MaskedText,
+                    None => Message::Text,
+                };
             }
             (Opcode::Binary, Message::None) => self.message = Message::Opaque,
-            (Opcode::Text | Opcode::Binary, Message::Text | Message::Opaque) => {
+            (Opcode::Text | Opcode::Binary, Message::MaskedText | Message::Text | Message::Opaque) => {
                 return Err(Violation::MessageInsideMessage);
             }
             // The caller handles control frames.
@@ -327,8 +336,12 @@ impl Scanner {
         if self.size > rules.message_limit {
             return Err(Violation::MessageTooBig);
         }
+        self.fragments = self.fragments.saturating_add(1);
+        if self.fragments > rules.fragment_limit {
+            return Err(Violation::TooManyFragments);
+        }
         self.fin = header.fin;
-        self.key = header.mask;
+        self.key = header.mask.unwrap_or_default();
         self.left = header.length;
         if header.length == 0 { self.finish() } else { Ok(()) }
     }
@@ -336,15 +349,17 @@ impl Scanner {
     /// Payload of the frame under way.
     #[inline]
     fn payload(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        if self.message == Message::Text {
-            self.check(bytes)?;
+        match self.message {
+            Message::MaskedText => self.check(bytes)?,
+            Message::Text => self.utf8.push(bytes).map_err(|_| Violation::TextNotUtf8)?,
+            Message::None | Message::Opaque => {}
         }
         self.left -= bytes.len() as u64;
         if self.left == 0 { self.finish() } else { Ok(()) }
     }
 
     fn check(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        let Some(key) = &mut self.key else { return self.utf8.push(bytes).map_err(|_| Violation::TextNotUtf8) };
+        let key = &mut self.key;
         let mut room = [0; 4096];
         for part in bytes.chunks(room.len()) {
             // Plain ASCII, most of all text, need not be unmasked to be known as such.
@@ -365,10 +380,11 @@ impl Scanner {
             self.others = self.others.wrapping_add(1);
             return Ok(());
         }
-        if self.message == Message::Text {
+        if matches!(self.message, Message::MaskedText | Message::Text) {
             self.utf8.finish().map_err(|_| Violation::TextNotUtf8)?;
         }
         self.message = Message::None;
+        self.fragments = 0;
         self.size = 0;
         self.messages += 1;
         Ok(())

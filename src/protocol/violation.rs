@@ -20,6 +20,9 @@ pub enum Violation {
     TextNotUtf8,
     FrameTooBig,
     MessageTooBig,
+    TooManyFragments,
+    TooManyMessages,
+    TooManyBytes,
 }
 
 impl Violation {
@@ -28,7 +31,8 @@ impl Violation {
     pub const fn code(self) -> CloseCode {
         match self {
             Self::TextNotUtf8 | Self::CloseReason => CloseCode::INVALID_PAYLOAD,
-            Self::FrameTooBig | Self::MessageTooBig => CloseCode::TOO_BIG,
+            Self::FrameTooBig | Self::MessageTooBig | Self::TooManyFragments => CloseCode::TOO_BIG,
+            Self::TooManyMessages | Self::TooManyBytes => CloseCode::POLICY,
             Self::ReservedBit
             | Self::ReservedOpcode
             | Self::MaskMissing
@@ -42,6 +46,12 @@ impl Violation {
             | Self::ClosePayload
             | Self::CloseCode => CloseCode::PROTOCOL_ERROR,
         }
+    }
+
+    /// Whether it is too much in a second rather than wrong in itself: the operator's rule, not RFC 6455's.
+    #[must_use]
+    pub const fn breaks_a_rate(self) -> bool {
+        matches!(self, Self::TooManyMessages | Self::TooManyBytes)
     }
 
     /// What was wrong, for the close reason (at most 123 bytes) and the verdict.
@@ -64,6 +74,9 @@ impl Violation {
             Self::TextNotUtf8 => "text message is not UTF-8",
             Self::FrameTooBig => "frame over the limit",
             Self::MessageTooBig => "message over the limit",
+            Self::TooManyFragments => "message in too many fragments",
+            Self::TooManyMessages => "too many messages a second",
+            Self::TooManyBytes => "too many bytes a second",
         }
     }
 }

@@ -36,7 +36,11 @@ impl Ending {
     }
 
     pub(super) fn by_violation(side: Side, violation: Violation, at: Moment) -> Self {
-        let ending = Self::by_side(side, EndReason::ClientViolation, EndReason::UpstreamViolation, at);
+        let ending = if violation.breaks_a_rate() {
+            Self { first: Some(side), ..Self::by_gateway(EndReason::Policy, at) }
+        } else {
+            Self::by_side(side, EndReason::ClientViolation, EndReason::UpstreamViolation, at)
+        };
         Self { violation: Some(violation), ..ending }
     }
 }
@@ -140,6 +144,12 @@ impl Relay {
             }
             if let (Tell::Violation, Some(violation)) = (tell, ending.violation) {
                 tell = Tell::Close(CloseFrame { code: Some(violation.code()), reason: violation.explain() });
+            }
+            // The client is told which rule it broke.
+            if let (Side::Downstream, EndReason::Policy, Tell::Close(frame), Some(violation)) =
+                (side, ending.reason, tell, ending.violation)
+            {
+                tell = Tell::Close(CloseFrame { reason: violation.explain(), ..frame });
             }
             self.tell(side, tell, now);
         }

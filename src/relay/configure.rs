@@ -29,6 +29,9 @@ impl Relay {
             }
         }
         self.limit_age(&old, now);
+        if (&old.limits, old.timeouts.idle) != (&self.config.limits, self.config.timeouts.idle) {
+            self.limit_rates(now);
+        }
         self.limit_idleness(&old, now);
     }
 
@@ -53,11 +56,13 @@ impl Relay {
         let Some(idle) = self.config.timeouts.idle.filter(|_| self.config.timeouts.idle != old.timeouts.idle) else {
             return;
         };
+        let grace = idle.mul_f64(self.tenth());
+        let Some(bounds) = &mut self.bounds else { return };
         if old.timeouts.idle.is_none() {
-            // When data last passed was not kept.
-            self.last_data = now;
-        } else if self.last_data + idle <= now {
-            self.last_data = now + idle.mul_f64(self.tenth()) - idle;
+            // When data last passed may not have been kept.
+            bounds.last_data = now;
+        } else if bounds.last_data + idle <= now {
+            bounds.last_data = now + grace - idle;
         }
     }
 

@@ -23,7 +23,10 @@ impl Relay {
         by(self.leg_timeout(Side::Upstream));
         if self.ending.is_none() {
             by(self.age_limit);
-            by(self.idle_limit());
+            if let Some(bounds) = &self.bounds {
+                by(bounds.next_due());
+                by(self.idle_limit());
+            }
         } else {
             by(self.turn_at());
         }
@@ -57,7 +60,7 @@ impl Relay {
     }
 
     fn idle_limit(&self) -> Option<Moment> {
-        self.config.timeouts.idle.map(|idle| self.last_data + idle)
+        Some(self.bounds.as_ref()?.last_data + self.config.timeouts.idle?)
     }
 
     fn pace(&self) -> Pace {
@@ -75,6 +78,7 @@ impl Relay {
         if self.turn_at().is_some_and(|at| at <= now) {
             self.take_turn(now);
         }
+        self.release(now);
         for side in Side::BOTH {
             // First, so that a farewell that is decided on now gets the turn that follows to be said.
             self.closing_due(side, now);
@@ -107,7 +111,9 @@ impl Relay {
             leg.sender.restart(now);
         }
         self.resume_closing(now);
-        self.last_data = now;
+        if let Some(bounds) = &mut self.bounds {
+            bounds.last_data = now;
+        }
     }
 }
 

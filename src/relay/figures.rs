@@ -22,7 +22,7 @@ pub struct LegFigures {
     pub messages_received: u64,
     pub pings_sent: u32,
     pub pongs_received: u32,
-    /// It is not read, because the other leg does not take what came.
+    /// It is not read, because the other leg does not take what came, or because its peer sent over its rate.
     pub paused: bool,
 }
 

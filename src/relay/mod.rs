@@ -9,6 +9,7 @@ mod deadlines;
 pub mod end_reason;
 mod figures;
 mod patience;
+mod rates;
 pub mod settings;
 pub mod side;
 mod turn;
@@ -16,7 +17,7 @@ mod turn;
 pub use closing::{Loss, Outcome, Wish};
 pub use end_reason::{Blame, CloseCodes, EndReason, Farewell, Severity};
 pub use figures::LegFigures;
-pub use settings::{MessageLimits, Pings, RelayConfig, RelayTimeouts, Utf8};
+pub use settings::{MessageLimits, OverRate, Pings, RelayConfig, RelayTimeouts, Utf8};
 pub use side::{PerSide, Side};
 
 use crate::protocol::{
@@ -30,6 +31,7 @@ use crate::protocol::{
     violation::Violation,
 };
 use closing::Ending;
+use rates::{Bounds, Passage};
 use std::{
     ops::Range,
     sync::Arc,
@@ -57,8 +59,8 @@ pub struct Relay {
     ending: Option<Box<Ending>>,
     /// When the session grows too old.
     age_limit: Option<Moment>,
-    /// When a data frame last passed; kept up only where `timeouts.idle` is set.
-    last_data: Moment,
+    /// Boxed: few routes ask for what it keeps.
+    bounds: Option<Box<Bounds>>,
     /// permessage-deflate was agreed end to end.
     deflate: bool,
 }
@@ -74,7 +76,8 @@ impl Relay {
         // Up to a tenth earlier, so that sessions opened together do not come back together.
         let shortening = (seeds.downstream.jitter >> 11) as f64 / (1u64 << 53) as f64 / 10.0;
         let age_limit = config.timeouts.max_age.map(|age| now + age.mul_f64(1.0 - shortening));
-        Self { config, clock, legs, ending: None, age_limit, last_data: now, deflate }
+        let bounds = Bounds::new(&config, now);
+        Self { config, clock, legs, ending: None, age_limit, bounds, deflate }
     }
 
     /// When it was made.
@@ -105,14 +108,18 @@ impl Relay {
             return false;
         }
         match leg.input {
-            Input::Open => {
-                let other = &self.legs[side.other()];
-                !other.accepts_data() || other.outbox.is_empty()
-            }
+            Input::Open => self.has_room_for(side) && !self.slowed(side),
             Input::Closed { eof } => !eof,
             Input::Deaf => true,
             Input::Ended => false,
         }
+    }
+
+    /// Whether what comes on this leg is taken by the other one, or discarded.
+    #[inline]
+    fn has_room_for(&self, side: Side) -> bool {
+        let other = &self.legs[side.other()];
+        !other.accepts_data() || other.outbox.is_empty()
     }
 
     /// How many bytes are held back from the last chunk of this leg.
@@ -138,10 +145,14 @@ impl Relay {
             leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
         }
         leg.sender.moved(fresh);
+        if self.bounds.is_some() {
+            self.spend_bytes(side, fresh, now);
+        }
     }
 
     /// Scans a chunk (held bytes first) as far as one stretch of it passes. The caller sends `pass` on, then what
-    /// `take_control` gives, and comes back with the rest of the chunk until all of it is used.
+    /// `take_control` gives, and comes back with the rest of the chunk until all of it is used. Where nothing is used, the leg
+    /// is slowed down: the rest comes before anything else once it is read again, and has arrived already.
     pub fn receive(&mut self, side: Side, chunk: &[u8], now: Moment) -> Step {
         if self.legs[side].input != Input::Open {
             return Step { used: chunk.len(), pass: 0..0, passed: Tally::default() };
@@ -152,6 +163,9 @@ impl Relay {
         let leg = &mut self.legs[side];
         if leg.scanner.unfinished() && leg.input == Input::Open {
             leg.sender.run(now);
+            if self.slowed(side) {
+                self.legs[side].sender.rest(now);
+            }
         } else {
             // Each frame is judged by itself: headers and payloads that leave in separate packets, a delayed
             // acknowledgement apart, are no slow sender.
@@ -169,6 +183,7 @@ impl Relay {
             utf8: self.config.utf8 == Utf8::Check,
             frame_limit: limits.frame.unwrap_or(u64::MAX),
             message_limit: limits.message.unwrap_or(u64::MAX),
+            fragment_limit: limits.fragments.unwrap_or(u16::MAX),
         }
     }
 
@@ -179,13 +194,30 @@ impl Relay {
             let passed = relay.legs[side].scanner.tally().since(before);
             Step { used, pass: 0..end, passed }
         };
+        let counted = self.counts_messages(side);
         let mut at = 0;
         loop {
-            let scan = self.legs[side].scanner.scan(&rules, chunk, at, to_boundary);
-            if scan.at > at && self.config.timeouts.idle.is_some() {
-                self.last_data = now;
+            let passage = if at < chunk.len() { self.passage(side, now) } else { Passage::Free };
+            match passage {
+                Passage::Free => {}
+                Passage::Later => return step(self, at, at),
+                Passage::Never(violation) => {
+                    self.violated(side, violation, now);
+                    return step(self, chunk.len(), at);
+                }
+            }
+            let messages = self.legs[side].scanner.messages();
+            let scan = self.legs[side].scanner.scan(&rules, chunk, at, to_boundary || counted);
+            if scan.at > at
+                && let Some(bounds) = &mut self.bounds
+            {
+                bounds.last_data = now;
+            }
+            if counted && self.legs[side].scanner.messages() != messages {
+                self.spend_message(side, now);
             }
             match scan.stop {
+                Stop::Boundary if !to_boundary => at = scan.at,
                 Stop::End | Stop::Boundary => return step(self, scan.at, scan.at),
                 Stop::Partial => {
                     self.legs[side].scanner.hold(&chunk[scan.at..]);
@@ -196,7 +228,11 @@ impl Relay {
                     return step(self, chunk.len(), scan.at);
                 }
                 Stop::Control(control) => {
-                    if !self.control(side, control, chunk, now) {
+                    let crosses = self.control(side, control, chunk, now);
+                    if counted && (crosses || control.opcode == Opcode::Ping) {
+                        self.spend_message(side, now);
+                    }
+                    if !crosses {
                         let mut step = step(self, control.end(), scan.at);
                         step.passed.frames -= 1;
                         return step;
@@ -313,6 +349,9 @@ impl Relay {
 
     /// Reading of a leg stops or goes on: time in which it is not read is nobody's silence and nobody's slowness.
     fn pause(&mut self, side: Side, paused: bool, now: Moment) {
+        if !paused && self.slowed(side) {
+            return;
+        }
         let leg = &mut self.legs[side];
         leg.heartbeat.reading(!paused, now);
         if paused {

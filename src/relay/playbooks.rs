@@ -5,6 +5,7 @@ mod configure;
 mod crossing;
 mod endings;
 mod limits;
+mod rates;
 mod turns;
 
 use super::*;
@@ -93,6 +94,8 @@ struct Play {
     room: PerSide<usize>,
     /// What left since the last `sees`, per leg, not yet cut into frames.
     wire: PerSide<Vec<u8>>,
+    /// What came over a rate, and comes again once its side is read.
+    aside: PerSide<Vec<u8>>,
     script: Vec<String>,
     seen: Vec<String>,
     pings: PerSide<Vec<u8>>,
@@ -110,6 +113,7 @@ impl Play {
             now,
             room: PerSide { downstream: usize::MAX, upstream: usize::MAX },
             wire: PerSide::default(),
+            aside: PerSide::default(),
             script: Vec::new(),
             seen: Vec::new(),
             pings: PerSide::default(),
@@ -132,15 +136,24 @@ impl Play {
         chunk[held..].copy_from_slice(bytes);
         self.relay.arrived(side, bytes.len(), self.relay.moment(self.now));
         self.controls();
-        let mut rest = &chunk[..];
+        self.chunk(side, &chunk);
+        self.after();
+        self
+    }
+
+    fn chunk(&mut self, side: Side, chunk: &[u8]) {
+        let mut rest = chunk;
         while !rest.is_empty() {
             let step = self.relay.receive(side, rest, self.relay.moment(self.now));
+            if step.used == 0 {
+                assert!(self.relay.slowed(side) && !self.relay.wants_read(side));
+                self.aside[side] = rest.to_vec();
+                return;
+            }
             self.send(side.other(), &rest[step.pass]);
             rest = &rest[step.used..];
             self.controls();
         }
-        self.after();
-        self
     }
 
     fn frame(&mut self, side: Side, first: u8, payload: &[u8]) -> &mut Self {
@@ -226,6 +239,12 @@ impl Play {
 
     fn after(&mut self) {
         self.controls();
+        for side in Side::BOTH {
+            if self.relay.wants_read(side) && !self.aside[side].is_empty() {
+                let aside = std::mem::take(&mut self.aside[side]);
+                self.chunk(side, &aside);
+            }
+        }
         for side in Side::BOTH {
             if self.relay.outbox(side).is_empty() && self.relay.waits_for_transport(side) {
                 let path = self.path;

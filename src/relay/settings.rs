@@ -1,7 +1,10 @@
 //! What a route asks of its relays.
 
-use super::{end_reason::CloseCodes, side::PerSide};
-use crate::protocol::heartbeat::HeartbeatConfig;
+use super::{
+    end_reason::CloseCodes,
+    side::{PerSide, Side},
+};
+use crate::protocol::{heartbeat::HeartbeatConfig, rate::Rate};
 use std::{sync::Arc, time::Duration};
 
 /// What a route asks of its relays. `None` is `"off"` throughout.
@@ -47,26 +50,50 @@ pub struct RelayTimeouts {
     pub max_age: Option<Duration>,
 }
 
-/// Limits on what one side may send, in bytes of payload on the wire. Reaching one is allowed.
+/// Limits on what one side may send, sizes in bytes of payload on the wire. Reaching one is allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageLimits {
     pub message: Option<u64>,
     pub frame: Option<u64>,
+    /// Frames of one message, fewer than `u16::MAX`.
+    pub fragments: Option<u16>,
+    /// Messages and control frames; pongs to our own pings do not count.
+    pub messages_per_second: Option<Rate>,
+    /// Bytes of frames, with their headers.
+    pub bytes_per_second: Option<Rate>,
+    pub over_rate: OverRate,
+}
+
+/// What happens to a side that sends over its rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverRate {
+    /// It is not read for a while.
+    #[default]
+    Slow,
+    /// The session ends, as `policy`.
+    Close,
 }
 
 impl RelayConfig {
     /// What a session that runs by these settings takes from newer ones: heartbeat, timeouts and limits. What its peers
-    /// have seen of it stays: how pings cross, whether text is checked, which codes are said.
+    /// have seen of it stays: how pings cross, whether text is checked, which codes are said, what becomes of who sends too much.
     #[must_use]
     pub fn renewed(&self, newer: &Arc<Self>) -> Arc<Self> {
         let Self { heartbeat, pings: _, utf8: _, timeouts, limits, pace, close_codes: _ } = &**newer;
-        if (newer.pings, newer.utf8, &newer.close_codes) == (self.pings, self.utf8, &self.close_codes) {
+        let mut limits = *limits;
+        for side in Side::BOTH {
+            // What waits because it was slowed down would else end it.
+            limits[side].over_rate = self.limits[side].over_rate;
+        }
+        if (newer.pings, newer.utf8, &newer.close_codes, newer.limits)
+            == (self.pings, self.utf8, &self.close_codes, limits)
+        {
             return Arc::clone(newer);
         }
         Arc::new(Self {
             heartbeat: heartbeat.clone(),
             timeouts: timeouts.clone(),
-            limits: *limits,
+            limits,
             pace: *pace,
             pings: self.pings,
             utf8: self.utf8,

@@ -56,19 +56,23 @@ pub(super) struct Session {
 /// The shell's part of a leg.
 pub(super) struct Leg {
     pub(super) transport: Option<Transport>,
-    /// Bytes that came with the handshake, to be relayed first. Boxed: few sessions have any, and those not for long.
+    /// Bytes to be relayed first. Boxed: few sessions have any, and those not for long.
     pub(super) early: Option<Box<Early>>,
     /// The last read about filled its room and was taken whole: the next may use all of the scratch.
     pub(super) eager: bool,
     pub(super) writing: Writing,
 }
 
-/// What came right behind a handshake and is not relayed yet; never empty.
-pub(super) struct Early(pub(super) Vec<u8>);
+/// What has been read and is not relayed yet, because it came right behind a handshake or over its sender's rate; never empty.
+pub(super) struct Early {
+    pub(super) bytes: Vec<u8>,
+    /// How many at the beginning the relay has been told of.
+    pub(super) told: usize,
+}
 
 impl Early {
-    fn new(bytes: Vec<u8>) -> Option<Box<Self>> {
-        (!bytes.is_empty()).then(|| Box::new(Self(bytes)))
+    pub(super) fn new(bytes: Vec<u8>) -> Option<Box<Self>> {
+        (!bytes.is_empty()).then(|| Box::new(Self { bytes, told: 0 }))
     }
 }
 
@@ -248,10 +252,14 @@ impl Session {
             self.relay.resume(now.instant);
         }
         let answers = if self.facts.lease.backend().proven() { Answers::Proven } else { Answers::Unproven };
+        let slowed = Side::BOTH.map(|side| self.relay.slowed(side));
         let legs = &self.legs;
         self.relay.on_timeout(now.instant, answers, |side| legs[side].transport.as_ref().and_then(Transport::sample));
         self.queue_up(now.instant);
-        for side in Side::BOTH {
+        for (side, slowed) in Side::BOTH.into_iter().zip(slowed) {
+            if slowed && !self.relay.slowed(side) {
+                self.facts.meter.slowed(side);
+            }
             self.tell_heartbeat(side);
         }
         true

@@ -42,18 +42,20 @@ impl Session {
         let mut scratch = context.scratch.borrow_mut();
         let super::Scratch { chunk, cipher } = &mut *scratch;
         let leg = &mut self.legs[side];
-        if let Some(Early(early)) = leg.early.as_deref_mut() {
-            let taken = early.len().min(chunk.len() - HELD);
-            chunk[HELD..HELD + taken].copy_from_slice(&early[..taken]);
-            early.drain(..taken);
-            if early.is_empty() {
+        if let Some(Early { bytes, told }) = leg.early.as_deref_mut() {
+            let taken = bytes.len().min(chunk.len() - HELD);
+            chunk[HELD..HELD + taken].copy_from_slice(&bytes[..taken]);
+            bytes.drain(..taken);
+            let fresh = taken.saturating_sub(*told);
+            *told -= taken - fresh;
+            if bytes.is_empty() {
                 leg.early = None;
             }
-            self.relay_chunk(side, chunk, taken, cx, now);
+            self.relay_chunk(side, chunk, taken, fresh, cx, now);
             return true;
         }
         let Some(transport) = &mut leg.transport else { return false };
-        let most = if leg.eager { chunk.len() - HELD } else { CALM_READ };
+        let most = if leg.eager { chunk.len() - HELD } else { CALM_READ }.min(self.relay.most(side, now.moment));
         match transport.poll_read(cx, &mut chunk[HELD..HELD + most], cipher) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
@@ -61,7 +63,7 @@ impl Session {
                 true
             }
             Poll::Ready(Ok(length)) => {
-                self.relay_chunk(side, chunk, length, cx, now);
+                self.relay_chunk(side, chunk, length, length, cx, now);
                 // TLS gives whole records only, so a full read may be a record short.
                 self.legs[side].eager = length > most / 2 && self.relay.outbox(side.other()).is_empty();
                 true
@@ -73,14 +75,22 @@ impl Session {
         }
     }
 
-    /// Relays `length` bytes that stand at `HELD` in `chunk`.
-    pub(super) fn relay_chunk(&mut self, side: Side, chunk: &mut [u8], length: usize, cx: &mut Context<'_>, now: Now) {
+    /// Relays `length` bytes that stand at `HELD` in `chunk`; the last `fresh` of them have just arrived.
+    pub(super) fn relay_chunk(
+        &mut self,
+        side: Side,
+        chunk: &mut [u8],
+        length: usize,
+        fresh: usize,
+        cx: &mut Context<'_>,
+        now: Now,
+    ) {
         let held = self.relay.held(side);
         let mut at = HELD - held;
         if held > 0 {
             self.relay.take_held(side, &mut chunk[at..HELD]);
         }
-        self.relay.arrived(side, length, now.moment);
+        self.relay.arrived(side, fresh, now.moment);
         let before = self.relay.leg(side).scanner.tally();
         let end = HELD + length;
         while at < end {
@@ -91,9 +101,25 @@ impl Session {
             }
             at += step.used;
             self.send_controls(cx, now.instant);
+            if step.used == 0 {
+                self.set_aside(side, &chunk[at..end]);
+                break;
+            }
         }
-        self.facts.meter.received(side, length, self.relay.leg(side).scanner.tally().since(before));
+        self.facts.meter.received(side, fresh, self.relay.leg(side).scanner.tally().since(before));
         self.tell_heartbeat(side);
+    }
+
+    /// Keeps what came over its sender's rate until the leg is read again.
+    #[cold]
+    fn set_aside(&mut self, side: Side, rest: &[u8]) {
+        let early = &mut self.legs[side].early;
+        if let Some(Early { bytes, told }) = early.as_deref_mut() {
+            bytes.splice(..0, rest.iter().copied());
+            *told += rest.len();
+        } else {
+            *early = Some(Box::new(Early { bytes: rest.to_vec(), told: rest.len() }));
+        }
     }
 
     #[inline]

@@ -156,3 +156,30 @@ fn the_task_of_a_session_stays_within_one_kibibyte() {
     assert!(task <= 920, "{task} bytes: {} of them the relay, {} the timer", size_of::<Relay>(), size_of::<Sleep>());
     assert!(size_of::<Facts>() <= 120, "{} bytes", size_of::<Facts>());
 }
+
+#[test]
+fn what_comes_over_a_rate_crosses_later_and_is_counted_once() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let ((mut client, downstream), (mut backend, upstream)) = (duplex(65536), duplex(65536));
+        let mut opening = opening(downstream, upstream, SOON);
+        let route = Arc::get_mut(&mut opening.facts.route).unwrap();
+        let rate = std::num::NonZeroU64::new(100).map(crate::protocol::rate::Rate);
+        Arc::make_mut(&mut route.options.relay).limits.downstream.messages_per_second = rate;
+        let meter = Arc::clone(&opening.facts.meter);
+        let verdicts = Rc::default();
+        let began = Instant::now();
+        let session = spawn_local(run(opening, context(&verdicts)));
+        let sent: Vec<u8> = (0..150u8).flat_map(|number| [0x82, 0x81, 0, 0, 0, 0, number]).collect();
+        client.write_all(&sent).await.unwrap();
+        let mut received = vec![0; sent.len()];
+        timeout(SOON, backend.read_exact(&mut received)).await.expect("all of it").unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(490), "a second's worth at once, half a second's later");
+        assert!(received == sent);
+        drop((client, backend));
+        timeout(SOON, session).await.expect("it ends").unwrap();
+        let verdict = &verdicts.borrow()[0];
+        assert_eq!((verdict.legs.downstream.bytes_received, verdict.legs.downstream.messages_received), (1050, 150));
+        assert!(meter.slowed_count(Side::Downstream) > 0);
+    });
+}

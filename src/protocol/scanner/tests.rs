@@ -2,8 +2,14 @@
 use super::*;
 use proptest::prelude::*;
 
-const RULES: Rules =
-    Rules { role: Role::Client, deflate: false, utf8: true, frame_limit: u64::MAX, message_limit: u64::MAX };
+const RULES: Rules = Rules {
+    role: Role::Client,
+    deflate: false,
+    utf8: true,
+    frame_limit: u64::MAX,
+    message_limit: u64::MAX,
+    fragment_limit: u16::MAX,
+};
 
 fn stop(rules: Rules, chunk: &[u8]) -> (usize, Stop) {
     let scan = Scanner::default().scan(&rules, chunk, 0, false);

@@ -5,7 +5,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 impl Play {
     /// The route's settings change.
-    fn configure(&mut self, change: impl FnOnce(&mut RelayConfig)) -> &mut Self {
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut RelayConfig)) -> &mut Self {
         self.script.push("> configured".to_owned());
         let mut newer = (**self.relay.config()).clone();
         change(&mut newer);

@@ -2,7 +2,7 @@
 use super::*;
 
 fn limited() -> RelayConfig {
-    let limits = MessageLimits { message: Some(10), frame: Some(6) };
+    let limits = MessageLimits { message: Some(10), frame: Some(6), ..MessageLimits::default() };
     RelayConfig { limits: PerSide { downstream: limits, upstream: MessageLimits::default() }, ..config() }
 }
 
@@ -128,4 +128,29 @@ fn an_outbox_holds_one_read_and_a_close_frame_at_most() {
     assert!(play.relay.outbox(CLIENT).len() <= 60_004 + 131, "{}", play.relay.outbox(CLIENT).len());
     play.frame(UPSTREAM, BINARY, &[0; 60_000]);
     assert!(play.relay.outbox(CLIENT).len() <= 60_004 + 131, "what comes now is discarded");
+}
+
+#[test]
+fn a_message_in_too_many_fragments_ends_before_the_one_too_many() {
+    let limits = MessageLimits { fragments: Some(3), ..MessageLimits::default() };
+    let mut play = Play::new(RelayConfig {
+        limits: PerSide { downstream: limits, upstream: MessageLimits::default() },
+        ..config()
+    });
+    for _ in 0..2 {
+        play.frame(CLIENT, TEXT_BEGINS, b"a")
+            .frame(CLIENT, GOES_ON, b"")
+            .frame(CLIENT, PING, b"")
+            .frame(CLIENT, ENDS, b"c");
+        play.sees(&["upstream: text a…", "upstream: goes on …", "upstream: ping", "upstream: goes on c"]);
+    }
+    play.frame(CLIENT, TEXT_BEGINS, b"a").frame(CLIENT, GOES_ON, b"").frame(CLIENT, GOES_ON, b"");
+    play.frame(CLIENT, GOES_ON, b"").sees(&[
+        "upstream: text a…",
+        "upstream: goes on …",
+        "upstream: goes on …",
+        "client: close 1009 message in too many fragments",
+        "upstream: close 1001 client protocol error",
+        "client: ShutDown",
+    ]);
 }
