@@ -246,7 +246,7 @@ impl Scenario {
             // One fate at a time shows more clearly what it leads to.
             peers[*rng.choice(&Side::BOTH).unwrap_or(&Side::Upstream)].fate = Fate::Lives;
         }
-        let limits = MessageLimits { message: Some(100_000), frame: Some(90_000) };
+        let limits = MessageLimits { message: Some(100_000), frame: Some(90_000), ..MessageLimits::default() };
         let timeouts = RelayTimeouts {
             close: Duration::from_millis(rng.u64(1_500..10_000)),
             stall: (!chance(rng, 10)).then(|| Duration::from_millis(rng.u64(8_000..30_000))),
