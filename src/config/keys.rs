@@ -87,9 +87,12 @@ pub(super) const ROUTE: Place = Place {
         "close_codes",
     ],
 };
-pub(super) const UPSTREAM: Place =
-    Place { title: "[upstream.NAME]", keys: &["servers", "balance", "fail_timeout", "tls", "source"] };
-pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
+pub(super) const UPSTREAM: Place = Place {
+    title: "[upstream.NAME]",
+    keys: &["servers", "balance", "fail_timeout", "tls", "source", "max_dials", "retry_budget", "retry_backoff"],
+};
+pub(super) const UPSTREAM_TLS: Place =
+    Place { title: "tls of an [upstream.NAME]", keys: &["ca", "certificate", "key", "server_name"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
 pub(super) const PLACES: [&Place; 19] = [

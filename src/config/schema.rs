@@ -134,7 +134,8 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
             or("off", &text(DURATION))
         }
         (_, "message" | "frame" | "pace") => or("off", &text(SIZE)),
-        (_, "sessions_per_address") => or("off", &count(1)),
+        (_, "sessions_per_address" | "max_dials") => or("off", &count(1)),
+        (_, "retry_budget") => or("off", &json!({"type": "number", "minimum": 0.0, "maximum": 10.0})),
         (_, "min_version") => words(&["1.2", "1.3"]),
         (_, "host_header") => words(&["client", "upstream"]),
         (_, "balance") => words(&["least_sessions", "round_robin", "random"]),

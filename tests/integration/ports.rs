@@ -48,9 +48,7 @@ fn filled(extra: &str) -> (Program, usize, String, Vec<UnixStream>) {
 
 #[test]
 fn sources_multiply_the_sessions_to_one_address_and_used_up_ports_are_told_with_a_remedy() {
-    if !inside(
-        "ports::sources_multiply_the_sessions_to_one_address_and_used_up_ports_are_told_with_a_remedy",
-    ) {
+    if !inside("ports::sources_multiply_the_sessions_to_one_address_and_used_up_ports_are_told_with_a_remedy") {
         return;
     }
     local_ports(40_000, 40_000 + u16::try_from(PORTS).unwrap() - 1);

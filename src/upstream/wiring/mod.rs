@@ -59,7 +59,8 @@ fn ws(address: SocketAddr) -> BackendAddress {
 
 fn pool(servers: Vec<BackendAddress>, ca: Option<PathBuf>) -> Arc<Upstream> {
     let balance = BalanceKind::RoundRobin;
-    let config = UpstreamConfig { name: "chat".into(), servers, balance, fail_timeout: SOON, ca, dials: DialConfig::default() };
+    let config =
+        UpstreamConfig { name: "chat".into(), servers, balance, fail_timeout: SOON, ca, dials: DialConfig::default() };
     Upstream::new(&config).unwrap()
 }
 
@@ -488,4 +489,5 @@ async fn no_task_left() {
     }
 }
 
+mod dials;
 mod other;
