@@ -1,12 +1,52 @@
 //! How an `[upstream.NAME]` dials its backends.
-use super::{file::Table, problem::Wrong, value};
-use crate::upstream::{BackendAddress, DialConfig, ServerConfig};
-use std::net::IpAddr;
+use super::{file::Table, keys, problem::Wrong, value};
+use crate::{
+    pem::{self, Holds},
+    upstream::{BackendAddress, DialConfig, IdentityFiles, ServerConfig},
+};
+use std::{net::IpAddr, path::Path};
 use toml::de::DeValue;
 
 /// The keys of the table that say how `servers` are dialled.
-pub(super) fn read(table: &Table<'_>, servers: &[ServerConfig]) -> DialConfig {
-    DialConfig { sources: sources(table, servers) }
+pub(super) fn read(table: &Table<'_>, servers: &[ServerConfig], base: &Path) -> DialConfig {
+    let mut dials = DialConfig { sources: sources(table, servers), ..DialConfig::default() };
+    let most =
+        |value: &DeValue<'_>| value::count(value, 1, 1 << 20).map(|most| usize::try_from(most).unwrap_or(1 << 20));
+    table.set("max_dials", &mut dials.max_dials, value::unless("off", most));
+    table.set("retry_budget", &mut dials.retry_budget, value::unless("off", |value| value::share(value, 10.0)));
+    table.set("retry_backoff", &mut dials.retry_backoff, value::duration_or_zero);
+    let tls = table.child("tls", &keys::UPSTREAM_TLS);
+    dials.identity = identity(&tls, base);
+    dials.server_name = tls.read("server_name", server_name);
+    dials
+}
+
+/// Two files, or none.
+fn identity(tls: &Table<'_>, base: &Path) -> Option<IdentityFiles> {
+    if !tls.has("certificate") && !tls.has("key") {
+        return None;
+    }
+    let path = |value: &DeValue<'_>| value::text(value).map(|text| base.join(text));
+    let certificate = tls.require("certificate", "write certificate = \"tls/client.pem\"", path);
+    let key = tls.require("key", "write key = \"tls/client.key\"", path);
+    let files = IdentityFiles { certificate: certificate?, key: key? };
+    for wrong in pem::read_pair(&files.certificate, &files.key).err().into_iter().flatten() {
+        let key = match wrong.holds {
+            Holds::Certificates => "certificate",
+            Holds::Key => "key",
+        };
+        tls.report(key, wrong.into());
+    }
+    Some(files)
+}
+
+fn server_name(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let name = value::text(value)?.to_ascii_lowercase();
+    if rustls_pki_types::ServerName::try_from(name.as_str()).is_err() {
+        let help = "write a host name or an IP address, without a port: \"chat.example.com\"";
+        return Err(Wrong::new(format!("{} is no name that a certificate could be for", value::quoted(&name)), help));
+    }
+    Ok(name)
 }
 
 fn sources(table: &Table<'_>, servers: &[ServerConfig]) -> Vec<IpAddr> {
@@ -38,5 +78,80 @@ fn source(value: &DeValue<'_>) -> Result<IpAddr, Wrong> {
         }
         Ok(address) => Ok(address),
         Err(_) => Err(wrong("is not an IP address", "write addresses of this machine, without a port: \"10.0.0.5\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::parse;
+    use std::{fs, time::Duration};
+
+    fn read_in(folder: &Path, servers: &str, more: &str) -> Result<DialConfig, String> {
+        let text = format!(
+            "listener = [{{ address = \"127.0.0.1:1\" }}]\nroute = [{{ upstream = \"u\" }}]\n[upstream.u]\nservers = [{servers}]\n{more}"
+        );
+        let config = parse("g", &text, folder).map_err(|errors| errors.to_string())?;
+        Ok(config.upstreams.into_iter().next().unwrap().dials)
+    }
+
+    fn of(more: &str) -> Result<DialConfig, String> {
+        read_in(Path::new(""), "\"wss://chat.internal\"", more)
+    }
+
+    #[test]
+    fn silence_means_the_defaults() {
+        assert_eq!(of(""), Ok(DialConfig::default()));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let dials = of("source = [\"10.0.0.5\", \"[2001:db8::5]\"]\nmax_dials = 20\nretry_budget = 0.2\n\
+                        retry_backoff = \"1s\"\ntls.server_name = \"Chat.example.com\"")
+        .unwrap();
+        assert_eq!(dials.sources, ["10.0.0.5".parse::<IpAddr>().unwrap(), "2001:db8::5".parse().unwrap()]);
+        assert_eq!((dials.max_dials, dials.retry_budget), (Some(20), Some(0.2)));
+        assert_eq!(
+            (dials.retry_backoff, dials.server_name.as_deref()),
+            (Duration::from_secs(1), Some("chat.example.com"))
+        );
+        let off = of("max_dials = \"off\"\nretry_budget = \"off\"\nretry_backoff = \"0s\"").unwrap();
+        assert_eq!((off.max_dials, off.retry_budget, off.retry_backoff), (None, None, Duration::ZERO));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (text, said) in [
+            ("source = \"10.0.0.5\"", "write [\"10.0.0.5\"]"),
+            ("source = [\"10.0.0.5:80\"]", "without a port"),
+            ("source = [\"0.0.0.0\"]", "leave source out"),
+            ("source = [\"::1\", \"[::1]\"]", "listed twice"),
+            ("max_dials = 0", "from 1 to"),
+            ("retry_budget = -1", "from 0.0 to 10"),
+            ("tls.server_name = \"a b\"", "no name that a certificate"),
+            ("tls.certificate = \"/none.pem\"", "upstream.u.tls.key: this key is missing"),
+        ] {
+            let told = of(text).unwrap_err();
+            assert!(told.contains(said), "{text}: {told}");
+        }
+        let told = read_in(Path::new(""), "\"ws://[::1]:80\"", "source = [\"10.0.0.5\"]").unwrap_err();
+        assert!(told.contains("none is an IPv6 one"), "{told}");
+    }
+
+    #[test]
+    fn the_certificate_for_backends_is_checked_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            let made = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+            fs::write(folder.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+            fs::write(folder.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        }
+        let with = |key: &str| {
+            let tls = format!("tls = {{ certificate = \"a.pem\", key = \"{key}\" }}");
+            read_in(folder.path(), "\"wss://h\"", &tls)
+        };
+        assert_eq!(with("a.key").unwrap().identity.unwrap().certificate, folder.path().join("a.pem"));
+        assert!(with("b.key").unwrap_err().contains("b.key is not the key of"));
     }
 }

@@ -94,13 +94,25 @@ pub(super) const ROUTE: Place = Place {
 };
 pub(super) const UPSTREAM: Place = Place {
     title: "[upstream.NAME]",
-    keys: &["servers", "balance", "hash", "sticky", "fail_timeout", "tls", "source"],
+    keys: &[
+        "servers",
+        "balance",
+        "hash",
+        "sticky",
+        "fail_timeout",
+        "tls",
+        "source",
+        "max_dials",
+        "retry_budget",
+        "retry_backoff",
+    ],
 };
 pub(super) const SERVER: Place =
     Place { title: "servers of an [upstream.NAME]", keys: &["url", "weight", "backup", "max_sessions"] };
 pub(super) const STICKY: Place =
     Place { title: "sticky of an [upstream.NAME]", keys: &["cookie", "path", "max_age", "same_site", "secret_file"] };
-pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
+pub(super) const UPSTREAM_TLS: Place =
+    Place { title: "tls of an [upstream.NAME]", keys: &["ca", "certificate", "key", "server_name"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
 pub(super) const PLACES: [&Place; 21] = [

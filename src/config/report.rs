@@ -236,6 +236,9 @@ fn write_dials(out: &mut fmt::Formatter<'_>, dials: &DialConfig) -> fmt::Result 
         let sources: Vec<String> = dials.sources.iter().map(ToString::to_string).collect();
         writeln!(out, "    dialled from {}", sources.join(", "))?;
     }
+    if let Some(most) = dials.max_dials {
+        writeln!(out, "    at most {most} dials under way with each")?;
+    }
     Ok(())
 }
 

@@ -108,8 +108,23 @@ const FOREIGN: &[(&str, &str)] = &[
     ("leastconn", "write balance = \"least_sessions\" in [upstream.NAME]"),
     ("proxybind", "write source = [\"IP\"] in [upstream.NAME]"),
     ("bindaddress", "write source = [\"IP\"] in [upstream.NAME]"),
+    ("proxynextupstreamtries", "each backend is tried once; retry_budget in [upstream.NAME] bounds further tries"),
+    ("retries", "each backend is tried once; retry_budget in [upstream.NAME] bounds further tries"),
+    ("numretries", "each backend is tried once; retry_budget in [upstream.NAME] bounds further tries"),
+    ("maxpendingrequests", "write max_dials in [upstream.NAME]"),
+    ("maxqueue", "dials wait for a place of max_dials up to timeouts.connect"),
+    ("proxysslcertificate", "write tls = { certificate = \"…\", key = \"…\" } in [upstream.NAME]"),
+    ("proxysslcertificatekey", "write tls = { certificate = \"…\", key = \"…\" } in [upstream.NAME]"),
+    ("proxyssltrustedcertificate", "write tls = { ca = \"…\" } in [upstream.NAME]"),
+    ("proxysslname", "write tls = { server_name = \"…\" } in [upstream.NAME]"),
+    ("sni", "write tls = { server_name = \"…\" } in [upstream.NAME]"),
+    ("proxysslverify", "backends are always verified; name their authority: tls = { ca = \"…\" }"),
+    ("insecureskipverify", "backends are always verified; name their authority: tls = { ca = \"…\" }"),
     ("maxfails", "a backend that fails once is left alone for fail_timeout"),
 ];
+
+/// Keys of ours that mean something else, and more often, in other programs.
+const MEANT_OTHERWISE: [&str; 1] = ["server_name"];
 
 /// Ours for a name from another program.
 pub(super) fn foreign(key: &str) -> Option<&'static str> {
@@ -140,7 +155,7 @@ fn meant(place: &Place, key: &str) -> Option<String> {
     }
     let homes: Vec<&str> =
         PLACES.iter().filter(|other| other.keys.contains(&key)).map(|other| other.title).take(2).collect();
-    if !homes.is_empty() {
+    if !homes.is_empty() && !MEANT_OTHERWISE.contains(&key) {
         return Some(format!("{key} belongs in {}", homes.join(" or in ")));
     }
     if let Some(near) = near {

@@ -54,7 +54,7 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
         let help = "write wss:// for backends that speak TLS, or remove tls";
         table.report("tls", Wrong::new("no server of this pool is a wss:// one", help));
     }
-    let dials = dials::read(table, &servers);
+    let dials = dials::read(table, &servers, base);
     Some(UpstreamConfig { name, servers, balance: balance?, sticky: sticky?, fail_timeout, ca, dials })
 }
 

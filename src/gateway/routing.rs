@@ -39,7 +39,7 @@ impl Routing {
         Ok(Self { routes: Arc::new(routes), router: Arc::new(router), upstreams, former })
     }
 
-    /// The pools whose authorities were replaced, by name.
+    /// The pools whose authorities, or our certificate for them, were replaced, by name.
     pub(super) fn trusting_others_than(&self, old: &Self, config: &Config) -> Vec<String> {
         let rebuilt = |upstream: &&UpstreamConfig| match (
             old.upstreams.get(&upstream.name),
@@ -79,7 +79,7 @@ impl Routing {
 fn pool(config: &UpstreamConfig, old: Option<&Routing>, meters: &Meters) -> Result<Arc<Upstream>, UpstreamTlsError> {
     if let Some(known) = old.and_then(|old| old.upstreams.get(&config.name))
         && known.config() == config
-        && known.authorities_stand()?
+        && known.credentials_stand()?
     {
         return Ok(Arc::clone(known));
     }

@@ -97,7 +97,13 @@ impl Standing {
         let pairs = self.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let pairs = pairs.flat_map(|tls| &tls.certificates);
         let authorities = self.config.upstreams.iter().filter_map(|upstream| upstream.ca.clone());
-        pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]).chain(authorities).collect()
+        let identities = self.config.upstreams.iter().filter_map(|upstream| upstream.dials.identity.clone());
+        let identities = identities.flat_map(|files| [files.certificate, files.key]);
+        pairs
+            .flat_map(|pair| [pair.certificate.clone(), pair.key.clone()])
+            .chain(authorities)
+            .chain(identities)
+            .collect()
     }
 }
 

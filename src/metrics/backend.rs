@@ -17,12 +17,14 @@ pub enum DialFailure {
     AnswerTimeout,
     /// It answered 502, 503 or 504.
     Unavailable,
+    /// It was not dialled: `max_dials` others are under way, or its pool's `retry_budget` is spent.
+    Queue,
     /// We lack descriptors, ports or memory, or could not ask at all: no fault of the backend.
     Own,
 }
 
 impl DialFailure {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Resolve,
         Self::Connect,
         Self::Tls,
@@ -30,6 +32,7 @@ impl DialFailure {
         Self::Handshake,
         Self::AnswerTimeout,
         Self::Unavailable,
+        Self::Queue,
         Self::Own,
     ];
 
@@ -42,6 +45,7 @@ impl DialFailure {
             Self::Handshake => "handshake",
             Self::AnswerTimeout => "answer_timeout",
             Self::Unavailable => "unavailable",
+            Self::Queue => "queue",
             Self::Own => "own",
         }
     }

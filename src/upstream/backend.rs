@@ -1,5 +1,5 @@
 //! One backend at run time, and a session's hold on it.
-use super::{BackendAddress, Share, balance::hash, health::Health};
+use super::{BackendAddress, Share, balance::hash, dials::Places, health::Health};
 use crate::{
     metrics::BackendMeter,
     pacing::{Bounded, Turn, Turnstile},
@@ -33,6 +33,7 @@ pub struct Backend {
     retired: AtomicBool,
     drained: AtomicBool,
     pub(super) health: Health,
+    pub(super) places: Places,
 }
 
 impl Backend {
@@ -60,6 +61,7 @@ impl Backend {
             retired: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             health: Health::default(),
+            places: Places::default(),
         }
     }
 

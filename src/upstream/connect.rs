@@ -1,5 +1,5 @@
 //! A connected stream to one backend.
-use super::{BackendAddress, echo, resolve::Resolver, tcp::TcpDialer, tls::server_name};
+use super::{Backend, BackendAddress, echo, resolve::Resolver, tcp::TcpDialer, tls::server_name};
 use crate::{
     metrics::DialFailure,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
@@ -92,44 +92,66 @@ pub(super) struct Dialled {
     pub(super) local_port: Option<u16>,
 }
 
-/// Resolves, connects and, for `wss`, shakes hands, all within `within`. A TCP socket gets the `backstop`, if any.
-pub(super) async fn dial(
-    address: &BackendAddress,
-    resolver: &Resolver,
-    tcp: &TcpDialer,
-    tls: Option<&TlsConnector>,
-    within: Duration,
-    backstop: Option<Backstop>,
-) -> Result<Dialled, DialError> {
-    let deadline = Instant::now() + within;
-    match address {
-        BackendAddress::Tcp { tls: secure, host, port, .. } => {
-            let addresses = timeout_at(deadline, resolver.resolve(host, *port))
-                .await
-                .map_err(|_| DialError::Timeout { step: "answer of the name resolver", within })?
-                .map_err(|source| DialError::Resolve { host: host.clone(), source })?;
-            let tcp = match tcp.connect(&addresses, deadline, within, backstop).await {
-                Ok(tcp) => tcp,
-                Err(error) => {
-                    resolver.forget(host);
-                    return Err(error);
-                }
-            };
-            let local_port = tcp.local_addr().ok().map(|address| address.port());
-            let socket = Socket::Tcp(tcp);
-            let stream = match tls {
-                Some(connector) if *secure => secured(connector, host, socket, deadline, within).await?,
-                Some(_) | None => Stream::Plain(socket),
-            };
-            Ok(Dialled { stream, local_port })
+/// What one pool dials with.
+pub(super) struct Dialer {
+    pub(super) resolver: Resolver,
+    pub(super) tcp: TcpDialer,
+    pub(super) tls: Option<TlsConnector>,
+    /// The name in the certificate of `wss` backends, if it is not their host.
+    pub(super) server_name: Option<String>,
+}
+
+impl Dialer {
+    /// Resolves, connects and, for `wss`, shakes hands, all within `within`. A TCP socket gets the `backstop`, if any.
+    pub(super) async fn dial(
+        &self,
+        backend: &Backend,
+        within: Duration,
+        backstop: Option<Backstop>,
+    ) -> Result<Dialled, DialError> {
+        let deadline = Instant::now() + within;
+        match &backend.address {
+            BackendAddress::Tcp { tls, host, port, .. } => {
+                let tcp = self.connect(host, *port, (deadline, within), backstop).await?;
+                let local_port = tcp.local_addr().ok().map(|address| address.port());
+                let socket = Socket::Tcp(tcp);
+                let stream = match &self.tls {
+                    Some(connector) if *tls => {
+                        let name = self.server_name.as_deref().unwrap_or(host);
+                        secured(connector, name, socket, deadline, within).await?
+                    }
+                    Some(_) | None => Stream::Plain(socket),
+                };
+                Ok(Dialled { stream, local_port })
+            }
+            BackendAddress::Unix(path) => {
+                let socket = timeout_at(deadline, connect_unix(path))
+                    .await
+                    .map_err(|_| DialError::Timeout { step: "connection", within })??;
+                Ok(Dialled { stream: Stream::Plain(Socket::Unix(socket)), local_port: None })
+            }
+            BackendAddress::Echo => {
+                Ok(Dialled { stream: Stream::Plain(Socket::Memory(echo::start())), local_port: None })
+            }
         }
-        BackendAddress::Unix(path) => {
-            let socket = timeout_at(deadline, connect_unix(path))
-                .await
-                .map_err(|_| DialError::Timeout { step: "connection", within })??;
-            Ok(Dialled { stream: Stream::Plain(Socket::Unix(socket)), local_port: None })
+    }
+
+    async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        (deadline, within): (Instant, Duration),
+        backstop: Option<Backstop>,
+    ) -> Result<TcpStream, DialError> {
+        let addresses = timeout_at(deadline, self.resolver.resolve(host, port))
+            .await
+            .map_err(|_| DialError::Timeout { step: "answer of the name resolver", within })?
+            .map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;
+        let connected = self.tcp.connect(&addresses, deadline, within, backstop).await;
+        if connected.is_err() {
+            self.resolver.forget(host);
         }
-        BackendAddress::Echo => Ok(Dialled { stream: Stream::Plain(Socket::Memory(echo::start())), local_port: None }),
+        connected
     }
 }
 

@@ -4,6 +4,7 @@ mod backend;
 mod balance;
 mod choose;
 mod connect;
+mod dials;
 mod echo;
 mod handshake;
 mod health;
@@ -20,11 +21,12 @@ mod wiring;
 pub use affinity::{Affinity, is_secure};
 pub use backend::{Backend, Lease};
 pub(crate) use connect::{DialError, connect_unix, secured};
+pub use dials::{DialConfig, IdentityFiles};
 pub(crate) use handshake::{Asking, HandshakeError, Shaken, request, shake};
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
 pub use probe::{Probe, probe};
 pub(crate) use resolve::Resolver;
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 pub(crate) use tcp::TcpDialer;
 pub use tls::UpstreamTlsError;
 
@@ -41,13 +43,6 @@ pub struct UpstreamConfig {
     /// PEM file of the authorities that `wss` backends must chain to. `None`: the platform's.
     pub ca: Option<PathBuf>,
     pub dials: DialConfig,
-}
-
-/// How a pool dials its backends.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DialConfig {
-    /// Our own addresses that connections start from, in turn. The kernel chooses if there are none.
-    pub sources: Vec<IpAddr>,
 }
 
 impl UpstreamConfig {

@@ -2,14 +2,15 @@
 use super::{
     Affinity, Backend, BackendAddress, Lease, ServerConfig, UpstreamConfig, UpstreamTlsError,
     choose::{Asking, Burden, Chooser, Patience},
-    connect::{DialError, Dialled, backstop, dial},
+    connect::{DialError, Dialer, Dialled, backstop},
+    dials::Retries,
     handshake::{HandshakeError, Shaken, request, shake},
     health::Change,
     members::Members,
     resolve::Resolver,
     seconds,
     tcp::TcpDialer,
-    tls,
+    tls::{self, Credentials},
 };
 use crate::{
     metrics::{DialFailure, Meters},
@@ -18,21 +19,17 @@ use crate::{
     transport::Stream,
 };
 use http::{StatusCode, request::Parts};
-use rustls::RootCertStore;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
 
 /// A pool of backends, shared by all workers.
 pub struct Upstream {
     config: UpstreamConfig,
-    /// What it trusts if it does not trust the platform.
-    authorities: Option<RootCertStore>,
+    credentials: Credentials,
     members: Members,
     chooser: Chooser,
-    pub(super) resolver: Resolver,
-    pub(super) tcp: TcpDialer,
-    pub(super) tls: Option<TlsConnector>,
+    retries: Retries,
+    pub(super) dialer: Dialer,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -106,13 +103,18 @@ enum Failure {
     Timeout(Duration),
     #[error("it answered {0}")]
     Answered(StatusCode),
+    #[error("all {most} places of max_dials were taken for {}", seconds(*within))]
+    Queue { most: usize, within: Duration },
+    #[error("not tried, for retry_budget is spent")]
+    Spent,
 }
 
 impl Failure {
     fn is_timeout(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_timeout(),
-            Self::Timeout(_) => true,
+            // What was not tried changes nothing about the others.
+            Self::Timeout(_) | Self::Queue { .. } | Self::Spent => true,
             Self::Handshake(_) | Self::Answered(_) => false,
         }
     }
@@ -127,6 +129,7 @@ impl Failure {
             Self::Handshake(_) => DialFailure::Handshake,
             Self::Timeout(_) => DialFailure::AnswerTimeout,
             Self::Answered(_) => DialFailure::Unavailable,
+            Self::Queue { .. } | Self::Spent => DialFailure::Queue,
         }
     }
 
@@ -136,7 +139,17 @@ impl Failure {
             Self::Handshake(HandshakeError::Request { .. }) => true,
             Self::Handshake(HandshakeError::Http { .. } | HandshakeError::Bad { .. })
             | Self::Timeout(_)
-            | Self::Answered(_) => false,
+            | Self::Answered(_)
+            | Self::Queue { .. }
+            | Self::Spent => false,
+        }
+    }
+
+    /// Whether the backend was not even dialled, for too many others are.
+    fn is_of_the_queue(&self) -> bool {
+        match self {
+            Self::Queue { .. } | Self::Spent => true,
+            Self::Dial(_) | Self::Handshake(_) | Self::Timeout(_) | Self::Answered(_) => false,
         }
     }
 }
@@ -159,20 +172,26 @@ impl Upstream {
         meters: &Meters,
         known: impl Fn(&BackendAddress) -> Option<Arc<Backend>>,
     ) -> Result<Arc<Self>, UpstreamTlsError> {
-        let authorities = tls::authorities(config)?;
+        let credentials = Credentials::read(config)?;
         let fresh = |ServerConfig { address, share }: &ServerConfig| {
             let backend = Backend::metered(&config.name, address.clone(), |name| meters.backend(&config.name, name));
             backend.set_share(*share);
             Arc::new(backend)
         };
         let backends = config.servers.iter().map(|server| known(&server.address).unwrap_or_else(|| fresh(server)));
+        let backends = backends.inspect(|backend| backend.places.limit(config.dials.max_dials));
+        let dialer = Dialer {
+            resolver: Resolver::default(),
+            tcp: TcpDialer::new(&config.dials.sources),
+            tls: tls::connector(config, &credentials)?,
+            server_name: config.dials.server_name.clone(),
+        };
         Ok(Arc::new(Self {
             members: Members::new(backends),
             chooser: Chooser::new(config),
-            resolver: Resolver::default(),
-            tcp: TcpDialer::new(&config.dials.sources),
-            tls: tls::connector(config, authorities.as_ref())?,
-            authorities,
+            retries: Retries::new(&config.dials),
+            dialer,
+            credentials,
             config: config.clone(),
         }))
     }
@@ -183,13 +202,12 @@ impl Upstream {
         &self.config
     }
 
-    /// Whether the file of its authorities still says what it said.
+    /// Whether the files of its authorities and of our certificate still say what they said.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn authorities_stand(&self) -> Result<bool, UpstreamTlsError> {
-        let roots = |store: &Option<RootCertStore>| store.as_ref().map(|store| store.roots.clone());
-        Ok(roots(&tls::authorities(&self.config)?) == roots(&self.authorities))
+    pub fn credentials_stand(&self) -> Result<bool, UpstreamTlsError> {
+        Ok(Credentials::read(&self.config)? == self.credentials)
     }
 
     /// It serves from now on: backends that another pool had before take the share that this one gives them.
@@ -231,6 +249,10 @@ impl Upstream {
             // It may have become full since; the next choice passes over it.
             let Some(lease) = Lease::claim(backend) else { continue };
             tried[index] = true;
+            if !self.retries.admit(failures.len()).await {
+                failures.push((backend, Failure::Spent));
+                break;
+            }
             backend.meter().dialled();
             let last = tried.iter().all(|tried| *tried);
             let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
@@ -267,8 +289,11 @@ impl Upstream {
 
     fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
         backend.meter().failed(failure.label());
+        if failure.is_of_the_queue() {
+            return;
+        }
         if failure.is_ours() {
-            if self.tcp.complains() {
+            if self.dialer.tcp.complains() {
                 let (upstream, backend) = (&self.config.name, &backend.name);
                 tracing::error!(upstream, backend, cause = %failure, "this machine cannot dial");
             }
@@ -304,9 +329,14 @@ impl Upstream {
             let cause = format!("upstream {} has no backend{drained}", self.config.name);
             return OpenError { status: StatusCode::SERVICE_UNAVAILABLE, cause, backend: None };
         };
+        let queued = failures.iter().all(|(_, failure)| failure.is_of_the_queue());
         let all_timeouts = failures.iter().all(|(_, failure)| failure.is_timeout());
         OpenError {
-            status: if all_timeouts { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY },
+            status: match (queued, all_timeouts) {
+                (true, _) => StatusCode::SERVICE_UNAVAILABLE,
+                (false, true) => StatusCode::GATEWAY_TIMEOUT,
+                (false, false) => StatusCode::BAD_GATEWAY,
+            },
             cause: causes.collect::<Vec<_>>().join("; "),
             backend: Some(last.name.clone()),
         }
@@ -325,9 +355,9 @@ async fn attempt(upstream: &Upstream, lease: Lease, asked: UpstreamRequest<'_>) 
     let mut trace = Attempt::begin(&mut head, &backend.name);
     let asking = request(&backend, head, host_header)?;
     let backstop = backstop(&options.relay.heartbeat.upstream);
-    let Dialled { stream, local_port } =
-        dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), options.connect, backstop)
-            .await?;
+    let within = options.connect;
+    let _place = backend.places.enter(within).await.map_err(|most| Failure::Queue { most, within })?;
+    let Dialled { stream, local_port } = upstream.dialer.dial(&backend, within, backstop).await?;
     trace.dialled();
     let shaking = pin!(shake(stream, asking, options.header));
     let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;

@@ -1,7 +1,7 @@
 //! Asks one backend for a sign of life: dial, handshake, one ping (`pulsegate check --connect`).
 use super::{
     Backend, Upstream,
-    connect::{Dialled, dial},
+    connect::Dialled,
     handshake::{HandshakeError, Shaken, request, shake},
     seconds,
 };
@@ -73,10 +73,8 @@ pub async fn probe(upstream: &Upstream, index: usize, within: Duration) -> Probe
 
 async fn steps(upstream: &Upstream, backend: &Backend, within: Duration) -> Result<Outcome, (&'static str, String)> {
     let start = Instant::now();
-    let Dialled { stream, .. } =
-        dial(&backend.address, &upstream.resolver, &upstream.tcp, upstream.tls.as_ref(), within, None)
-            .await
-            .map_err(|error| (error.step(), error.to_string()))?;
+    let dialled = upstream.dialer.dial(backend, within, None).await;
+    let Dialled { stream, .. } = dialled.map_err(|error| (error.step(), error.to_string()))?;
     let connect = start.elapsed();
 
     let start = Instant::now();

@@ -489,5 +489,6 @@ async fn no_task_left() {
     }
 }
 
+mod dials;
 mod other;
 mod sharing;
