@@ -33,7 +33,7 @@ pub(super) const ACCESS_LOG: Place = Place { title: "[access_log]", keys: &["pat
 pub(super) const ADMIN: Place = Place { title: "[admin]", keys: &["address", "token_file", "hosts"] };
 pub(super) const DEFAULTS: Place = Place {
     title: "[defaults]",
-    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes"],
+    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes", "headers"],
 };
 pub(super) const HEARTBEAT: Place = Place { title: "heartbeat", keys: &["client", "upstream"] };
 pub(super) const HEARTBEAT_SIDE: Place = Place {
@@ -90,8 +90,12 @@ pub(super) const ROUTE: Place = Place {
         "timeouts",
         "limits",
         "close_codes",
+        "headers",
     ],
 };
+pub(super) const HEADERS: Place = Place { title: "headers", keys: &["request", "response"] };
+pub(super) const HEADERS_WAY: Place =
+    Place { title: "headers.request or headers.response", keys: &["set", "add", "remove"] };
 pub(super) const UPSTREAM: Place = Place {
     title: "[upstream.NAME]",
     keys: &["servers", "balance", "hash", "sticky", "fail_timeout", "tls", "source"],
@@ -103,7 +107,7 @@ pub(super) const STICKY: Place =
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 21] = [
+pub(super) const PLACES: [&Place; 23] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -125,6 +129,8 @@ pub(super) const PLACES: [&Place; 21] = [
     &CLOSE_CODES,
     &HEARTBEAT,
     &CERTIFICATE,
+    &HEADERS_WAY,
+    &HEADERS,
 ];
 
 #[cfg(test)]

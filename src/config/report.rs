@@ -10,7 +10,7 @@ use crate::{
     pem,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
-    route::{HostPattern, RouteConfig, Router},
+    route::{Edits, HeaderEdits, HostPattern, Line, RouteConfig, Router},
     upstream::{BackendAddress, BalanceKind, DialConfig, HashKey, ServerConfig, Share, UpstreamConfig},
 };
 use std::{
@@ -94,6 +94,15 @@ fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fm
     Ok(())
 }
 
+fn write_edits(out: &mut fmt::Formatter<'_>, way: &str, edits: &Edits) -> fmt::Result {
+    let lines = |lines: &[Line]| lines.iter().map(|line| line.spelling.to_string()).collect::<Vec<_>>();
+    let removed = edits.remove.iter().map(ToString::to_string).collect();
+    let done = [("removed", removed), ("set", lines(&edits.set)), ("added", lines(&edits.add))];
+    done.iter()
+        .filter(|(_, names)| !names.is_empty())
+        .try_for_each(|(how, names)| writeln!(out, "    headers {way} {how}: {}", names.join(", ")))
+}
+
 fn write_admin(out: &mut fmt::Formatter<'_>, admin: &AdminConfig) -> fmt::Result {
     let address = &admin.address;
     let who = match (address, admin.is_local(), &admin.token_file) {
@@ -128,6 +137,9 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
     let name = if route.name == pattern { String::new() } else { format!(" ({})", quoted(&route.name)) };
     let any = if route.host == HostPattern::Any { "any host, " } else { "" };
     writeln!(out, "  {any}{pattern}{name} to upstream {}", quoted(&route.upstream))?;
+    let HeaderEdits { request, response } = &*route.options.headers;
+    write_edits(out, "to the backend", request)?;
+    write_edits(out, "to the client", response)?;
     let servers: &[ServerConfig] = config
         .upstreams
         .iter()

@@ -79,6 +79,8 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("[defaults]" | "[[route]]", "close_codes") => &keys::CLOSE_CODES,
         ("heartbeat", "client" | "upstream") => &keys::HEARTBEAT_SIDE,
         ("limits", "client" | "upstream") => &keys::LIMITS_SIDE,
+        ("[defaults]" | "[[route]]", "headers") => &keys::HEADERS,
+        ("headers", "request" | "response") => &keys::HEADERS_WAY,
         ("[[listener]]", "tls") => &keys::LISTENER_TLS,
         ("tls of a [[listener]]", "certificates") => &keys::CERTIFICATE,
         ("[upstream.NAME]", "tls") => &keys::UPSTREAM_TLS,
@@ -144,6 +146,10 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "over_rate") => words(&["slow", "close"]),
         (_, "sessions_per_address") => or("off", &count(1)),
         (_, "min_version") => words(&["1.2", "1.3"]),
+        ("headers.request or headers.response", "remove") => texts(),
+        ("headers.request or headers.response", _) => {
+            json!({"type": "object", "additionalProperties": {"type": "string"}})
+        }
         ("[[listener]]", "proxy_protocol") => words(&["off", "require"]),
         (_, "host_header") => words(&["client", "upstream"]),
         (_, "balance") => words(&["least_sessions", "round_robin", "random", "hash"]),

@@ -7,6 +7,7 @@ pub mod proxy_protocol;
 pub mod spread;
 pub mod tls;
 pub mod trust;
+use crate::transport::TlsFacts;
 use proxy_protocol::ProxyProtocol;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -26,13 +27,16 @@ pub struct Peer {
     pub proxy_protocol: ProxyProtocol,
     /// The VPC endpoint that a PROXY header named.
     pub vpc_endpoint: Option<Box<str>>,
+    /// What its TLS handshake told, once there was one.
+    pub tls_facts: Option<Arc<TlsFacts>>,
 }
 
 impl Peer {
     /// Of a listener without PROXY protocol and readiness.
     #[must_use]
     pub const fn new(address: Option<SocketAddr>, tls: bool) -> Self {
-        Self { address, local: None, tls, health: None, proxy_protocol: ProxyProtocol::Off, vpc_endpoint: None }
+        let proxy_protocol = ProxyProtocol::Off;
+        Self { address, local: None, tls, health: None, proxy_protocol, vpc_endpoint: None, tls_facts: None }
     }
 }
 

@@ -3,7 +3,7 @@ use super::{CertificateFiles, ListenerTls, TlsVersion};
 use crate::{
     metrics::CertificateExpiry,
     pem::{self, PemError},
-    transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream},
+    transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream, note_server_name},
 };
 use rustls::{
     CipherSuite, ServerConfig, SupportedProtocolVersion,
@@ -152,6 +152,7 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        note_server_name(hello.server_name());
         Some(Arc::clone(self.find(hello.server_name())))
     }
 }

@@ -7,6 +7,7 @@ mod drain;
 mod ends;
 mod flow;
 mod harness;
+mod headers;
 mod heartbeat;
 mod metrics;
 mod namespace;
