@@ -70,7 +70,9 @@ pub(super) const CLOSE_CODES: Place = Place {
 pub(super) const LISTENER: Place =
     Place { title: "[[listener]]", keys: &["address", "tls", "health", "proxy_protocol"] };
 pub(super) const LISTENER_TLS: Place =
-    Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version"] };
+    Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version", "clients"] };
+pub(super) const LISTENER_CLIENTS: Place =
+    Place { title: "tls.clients of a [[listener]]", keys: &["ca", "crl", "verify"] };
 pub(super) const CERTIFICATE: Place =
     Place { title: "tls.certificates of a [[listener]]", keys: &["certificate", "key"] };
 pub(super) const ROUTE: Place = Place {
@@ -107,7 +109,7 @@ pub(super) const STICKY: Place =
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 23] = [
+pub(super) const PLACES: [&Place; 24] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -115,6 +117,7 @@ pub(super) const PLACES: [&Place; 23] = [
     &ACCESS_LOG,
     &LISTENER,
     &LISTENER_TLS,
+    &LISTENER_CLIENTS,
     &ADMIN,
     &UPSTREAM,
     &UPSTREAM_TLS,

@@ -6,7 +6,7 @@ use super::{
     warnings,
 };
 use crate::{
-    listener::{ListenAddress, ListenerConfig, TlsVersion, proxy_protocol::ProxyProtocol},
+    listener::{ClientCertificates, ListenAddress, ListenerConfig, TlsVersion, Verify, proxy_protocol::ProxyProtocol},
     pem,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
@@ -86,6 +86,14 @@ fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fm
         TlsVersion::Tls13 => "TLS 1.3",
     };
     writeln!(out, "  {address}, {versions}{health}{proxied}")?;
+    if let Some(ClientCertificates { ca, crl, verify }) = &tls.clients {
+        let may = match verify {
+            Verify::Require => "clients need",
+            Verify::Optional => "clients may show",
+        };
+        let but = crl.as_ref().map_or_else(String::new, |crl| format!(", unless {} revokes it", crl.display()));
+        writeln!(out, "    {may} a certificate of {}{but}", ca.display())?;
+    }
     for (index, files) in tls.certificates.iter().enumerate() {
         let file = files.certificate.display();
         let default = if index == 0 && tls.certificates.len() > 1 { ", the default one" } else { "" };

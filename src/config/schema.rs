@@ -82,6 +82,7 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("[defaults]" | "[[route]]", "headers") => &keys::HEADERS,
         ("headers", "request" | "response") => &keys::HEADERS_WAY,
         ("[[listener]]", "tls") => &keys::LISTENER_TLS,
+        ("tls of a [[listener]]", "clients") => &keys::LISTENER_CLIENTS,
         ("tls of a [[listener]]", "certificates") => &keys::CERTIFICATE,
         ("[upstream.NAME]", "tls") => &keys::UPSTREAM_TLS,
         ("[upstream.NAME]", "servers") => &keys::SERVER,
@@ -145,6 +146,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "messages_per_second") => or("off", &count(1)),
         (_, "over_rate") => words(&["slow", "close"]),
         (_, "sessions_per_address") => or("off", &count(1)),
+        ("tls.clients of a [[listener]]", "verify") => words(&["require", "optional"]),
         (_, "min_version") => words(&["1.2", "1.3"]),
         ("headers.request or headers.response", "remove") => texts(),
         ("headers.request or headers.response", _) => {

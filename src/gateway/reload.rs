@@ -66,7 +66,8 @@ fn of_certificates(errors: &ConfigErrors) -> bool {
     errors.problems.iter().all(|problem| {
         let key = problem.key.as_str();
         key.ends_with(".tls.ca")
-            || key.starts_with("listener.tls.") && (key.ends_with(".key") || key.ends_with(".certificate"))
+            || key.starts_with("listener.tls.")
+                && [".key", ".certificate", ".ca", ".crl"].iter().any(|file| key.ends_with(file))
     })
 }
 

@@ -103,6 +103,24 @@ impl ListenAddress {
 pub struct ListenerTls {
     pub certificates: Vec<CertificateFiles>,
     pub min_version: TlsVersion,
+    /// `None`: clients are asked for no certificate.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Whose certificates clients may show. PEM files, as in [`CertificateFiles`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    pub ca: PathBuf,
+    /// Lists of revoked certificates: of every authority in a chain, if there are any.
+    pub crl: Option<PathBuf>,
+    pub verify: Verify,
+}
+
+/// Whether a client needs a certificate. One that does not hold is refused in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    Require,
+    Optional,
 }
 
 /// PEM files, absolute or relative to the working directory (already joined with the folder of `gateway.toml`).

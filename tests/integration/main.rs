@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 mod access_log;
 mod admin;
+mod clients;
 mod documents;
 mod drain;
 mod ends;
