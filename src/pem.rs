@@ -1,7 +1,8 @@
 //! PEM files: certificates and private keys, read, bounded, and checked against each other.
 use rustls::{RootCertStore, crypto::aws_lc_rs, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
 use std::{io::Read, path::Path};
+use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 
 /// What is wrong with a file, which the message names, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +18,7 @@ pub struct PemError {
 pub enum Holds {
     Certificates,
     Key,
+    Revocations,
 }
 
 impl PemError {
@@ -98,6 +100,25 @@ pub fn read_authorities(path: &Path) -> Result<RootCertStore, PemError> {
         })?;
     }
     Ok(roots)
+}
+
+/// Reads lists of revoked certificates.
+///
+/// # Errors
+/// If the file cannot be read or holds no such list, or one that is none.
+pub fn read_revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let wrong = |message, help| Err(PemError::new(Holds::Revocations, message, help));
+    let pem = read(path, Holds::Revocations)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let (shown, help) = (path.display(), "name a PEM file that starts with -----BEGIN X509 CRL-----");
+    match lists {
+        Ok(lists) if lists.is_empty() => wrong(format!("{shown} holds no revocation list"), help),
+        Ok(lists) => match lists.iter().find_map(|list| CertificateRevocationList::from_der(list).err()) {
+            None => Ok(lists),
+            Some(error) => wrong(format!("{shown} holds what is no revocation list: {error}"), help),
+        },
+        Err(error) => wrong(format!("{shown} is not PEM: {error}"), help),
+    }
 }
 
 /// A regular file of a plausible size, whole.

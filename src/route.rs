@@ -1,4 +1,9 @@
 //! Host and path to a route, most specific first.
+#[path = "route/edits.rs"]
+mod edits;
+
+pub use edits::{Edits, HeaderEdits, Line, Template, TemplateError, Variable};
+
 use crate::{relay::RelayConfig, upstream::Upstream};
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -49,6 +54,7 @@ pub struct RouteOptions {
     pub header: usize,
     /// Sessions at a time from one address (IPv6: one /64). `None`: no limit.
     pub sessions_per_address: Option<u32>,
+    pub headers: Arc<HeaderEdits>,
 }
 
 /// What happens to permessage-deflate offers (RFC 7692).
@@ -215,6 +221,7 @@ pub(crate) mod tests {
                 handshake: Duration::from_secs(1),
                 header: 16 * 1024,
                 sessions_per_address: None,
+                headers: Arc::default(),
             },
         }
     }

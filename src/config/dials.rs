@@ -32,7 +32,7 @@ fn identity(tls: &Table<'_>, base: &Path) -> Option<IdentityFiles> {
     let files = IdentityFiles { certificate: certificate?, key: key? };
     for wrong in pem::read_pair(&files.certificate, &files.key).err().into_iter().flatten() {
         let key = match wrong.holds {
-            Holds::Certificates => "certificate",
+            Holds::Certificates | Holds::Revocations => "certificate",
             Holds::Key => "key",
         };
         tls.report(key, wrong.into());

@@ -213,6 +213,33 @@ impl<'a> Table<'a> {
         Some(items.iter().filter_map(of).collect())
     }
 
+    /// The right ones among the keys and values of a table whose keys the author chooses, if the file has it. `example` is one.
+    pub(super) fn entries<T>(
+        &self,
+        key: &str,
+        example: &str,
+        parse: impl Fn(&str, &DeValue<'a>) -> Result<T, Wrong>,
+    ) -> Vec<T> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(entries) = value.get_ref().as_table() else {
+            let message = format!("{} stands where a table is needed", shown(value.get_ref()));
+            self.report(key, Wrong::new(message, format!("write {key} = {{ {example} }}")));
+            return Vec::new();
+        };
+        let mut right = Vec::new();
+        for (name, value) in entries {
+            match parse(name.get_ref(), value.get_ref()) {
+                Ok(one) => right.push((name.span().start, one)),
+                Err(wrong) => {
+                    let path = format!("{}.{}", self.path_of(key), name.get_ref().escape_debug());
+                    self.sink.report(value.span().start, path, wrong);
+                }
+            }
+        }
+        right.sort_by_key(|(offset, _)| *offset);
+        right.into_iter().map(|(_, one)| one).collect()
+    }
+
     /// A mistake about the value of a key, or about the table if it has none.
     pub(super) fn report(&self, key: &str, wrong: Wrong) {
         let offset = self.value(key).map_or(self.offset, |value| value.span().start);

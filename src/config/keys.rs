@@ -33,7 +33,7 @@ pub(super) const ACCESS_LOG: Place = Place { title: "[access_log]", keys: &["pat
 pub(super) const ADMIN: Place = Place { title: "[admin]", keys: &["address", "token_file", "hosts"] };
 pub(super) const DEFAULTS: Place = Place {
     title: "[defaults]",
-    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes"],
+    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes", "headers"],
 };
 pub(super) const HEARTBEAT: Place = Place { title: "heartbeat", keys: &["client", "upstream"] };
 pub(super) const HEARTBEAT_SIDE: Place = Place {
@@ -70,7 +70,9 @@ pub(super) const CLOSE_CODES: Place = Place {
 pub(super) const LISTENER: Place =
     Place { title: "[[listener]]", keys: &["address", "tls", "health", "proxy_protocol"] };
 pub(super) const LISTENER_TLS: Place =
-    Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version"] };
+    Place { title: "tls of a [[listener]]", keys: &["certificate", "key", "certificates", "min_version", "clients"] };
+pub(super) const LISTENER_CLIENTS: Place =
+    Place { title: "tls.clients of a [[listener]]", keys: &["ca", "crl", "verify"] };
 pub(super) const CERTIFICATE: Place =
     Place { title: "tls.certificates of a [[listener]]", keys: &["certificate", "key"] };
 pub(super) const ROUTE: Place = Place {
@@ -90,8 +92,12 @@ pub(super) const ROUTE: Place = Place {
         "timeouts",
         "limits",
         "close_codes",
+        "headers",
     ],
 };
+pub(super) const HEADERS: Place = Place { title: "headers", keys: &["request", "response"] };
+pub(super) const HEADERS_WAY: Place =
+    Place { title: "headers.request or headers.response", keys: &["set", "add", "remove"] };
 pub(super) const UPSTREAM: Place = Place {
     title: "[upstream.NAME]",
     keys: &[
@@ -115,7 +121,7 @@ pub(super) const UPSTREAM_TLS: Place =
     Place { title: "tls of an [upstream.NAME]", keys: &["ca", "certificate", "key", "server_name"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 21] = [
+pub(super) const PLACES: [&Place; 24] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -123,6 +129,7 @@ pub(super) const PLACES: [&Place; 21] = [
     &ACCESS_LOG,
     &LISTENER,
     &LISTENER_TLS,
+    &LISTENER_CLIENTS,
     &ADMIN,
     &UPSTREAM,
     &UPSTREAM_TLS,
@@ -137,6 +144,8 @@ pub(super) const PLACES: [&Place; 21] = [
     &CLOSE_CODES,
     &HEARTBEAT,
     &CERTIFICATE,
+    &HEADERS_WAY,
+    &HEADERS,
 ];
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 use super::{address, file::Table, keys, problem::Wrong, value};
 use crate::{
     listener::{
-        CertificateFiles, ListenAddress, ListenerConfig, ListenerTls, TlsVersion, proxy_protocol::ProxyProtocol,
+        CertificateFiles, ClientCertificates, ListenAddress, ListenerConfig, ListenerTls, TlsVersion, Verify,
+        proxy_protocol::ProxyProtocol,
     },
     pem::{self, Holds},
 };
@@ -68,7 +69,26 @@ fn read_listener_tls(listener: &Table<'_>, base: &Path) -> Option<ListenerTls> {
     }
     let mut min_version = TlsVersion::Tls12;
     table.set("min_version", &mut min_version, value::word(&[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)]));
-    Some(ListenerTls { certificates, min_version })
+    let clients = read_clients(&table, base);
+    Some(ListenerTls { certificates, min_version, clients })
+}
+
+fn read_clients(tls: &Table<'_>, base: &Path) -> Option<ClientCertificates> {
+    if !tls.has("clients") {
+        return None;
+    }
+    let table = tls.child("clients", &keys::LISTENER_CLIENTS);
+    let ca = table.require("ca", "write ca = \"tls/clients-ca.pem\"", |value| {
+        let path = base.join(value::text(value)?);
+        pem::read_authorities(&path).map(|_| path).map_err(Wrong::from)
+    });
+    let crl = table.read("crl", |value| {
+        let path = base.join(value::text(value)?);
+        pem::read_revocations(&path).map(|_| path).map_err(Wrong::from)
+    });
+    let mut verify = Verify::Require;
+    table.set("verify", &mut verify, value::word(&[("require", Verify::Require), ("optional", Verify::Optional)]));
+    Some(ClientCertificates { ca: ca?, crl, verify })
 }
 
 fn read_pair(table: &Table<'_>, base: &Path) -> Option<CertificateFiles> {
@@ -78,7 +98,7 @@ fn read_pair(table: &Table<'_>, base: &Path) -> Option<CertificateFiles> {
     let files = CertificateFiles { certificate: certificate?, key: key? };
     for wrong in pem::read_pair(&files.certificate, &files.key).err().into_iter().flatten() {
         let key = match wrong.holds {
-            Holds::Certificates => "certificate",
+            Holds::Certificates | Holds::Revocations => "certificate",
             Holds::Key => "key",
         };
         table.report(key, wrong.into());

@@ -7,6 +7,7 @@ mod check;
 mod detection;
 mod dials;
 mod file;
+mod headers;
 mod keys;
 mod limits;
 mod listeners;

@@ -1,5 +1,5 @@
 //! The keys of `[defaults]`, which every `[[route]]` may override one by one.
-use super::{file::Table, keys, limits, problem::Wrong, value};
+use super::{file::Table, headers, keys, limits, problem::Wrong, value};
 use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
     relay::{CloseCodes, EndReason, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
@@ -46,6 +46,7 @@ impl Default for RouteOptions {
             handshake: 10 * SECOND,
             header: 16 << 10,
             sessions_per_address: None,
+            headers: Arc::default(),
         }
     }
 }
@@ -83,6 +84,7 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
     limits.set("sessions_per_address", &mut options.sessions_per_address, value::unless("off", sessions));
 
     read_close_codes(&table.child("close_codes", &keys::CLOSE_CODES), &mut relay.close_codes);
+    options.headers = Arc::new(headers::read(table, &base.headers));
     options.relay = Arc::new(relay);
     options
 }

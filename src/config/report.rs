@@ -6,11 +6,11 @@ use super::{
     warnings,
 };
 use crate::{
-    listener::{ListenAddress, ListenerConfig, TlsVersion, proxy_protocol::ProxyProtocol},
+    listener::{ClientCertificates, ListenAddress, ListenerConfig, TlsVersion, Verify, proxy_protocol::ProxyProtocol},
     pem,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
-    route::{HostPattern, RouteConfig, Router},
+    route::{Edits, HeaderEdits, HostPattern, Line, RouteConfig, Router},
     upstream::{BackendAddress, BalanceKind, DialConfig, HashKey, ServerConfig, Share, UpstreamConfig},
 };
 use std::{
@@ -86,12 +86,29 @@ fn write_listener(out: &mut fmt::Formatter<'_>, listener: &ListenerConfig) -> fm
         TlsVersion::Tls13 => "TLS 1.3",
     };
     writeln!(out, "  {address}, {versions}{health}{proxied}")?;
+    if let Some(ClientCertificates { ca, crl, verify }) = &tls.clients {
+        let may = match verify {
+            Verify::Require => "clients need",
+            Verify::Optional => "clients may show",
+        };
+        let but = crl.as_ref().map_or_else(String::new, |crl| format!(", unless {} revokes it", crl.display()));
+        writeln!(out, "    {may} a certificate of {}{but}", ca.display())?;
+    }
     for (index, files) in tls.certificates.iter().enumerate() {
         let file = files.certificate.display();
         let default = if index == 0 && tls.certificates.len() > 1 { ", the default one" } else { "" };
         writeln!(out, "    {file}{}{default}", certificate_text(files).unwrap_or_default())?;
     }
     Ok(())
+}
+
+fn write_edits(out: &mut fmt::Formatter<'_>, way: &str, edits: &Edits) -> fmt::Result {
+    let lines = |lines: &[Line]| lines.iter().map(|line| line.spelling.to_string()).collect::<Vec<_>>();
+    let removed = edits.remove.iter().map(ToString::to_string).collect();
+    let done = [("removed", removed), ("set", lines(&edits.set)), ("added", lines(&edits.add))];
+    done.iter()
+        .filter(|(_, names)| !names.is_empty())
+        .try_for_each(|(how, names)| writeln!(out, "    headers {way} {how}: {}", names.join(", ")))
 }
 
 fn write_admin(out: &mut fmt::Formatter<'_>, admin: &AdminConfig) -> fmt::Result {
@@ -128,6 +145,9 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
     let name = if route.name == pattern { String::new() } else { format!(" ({})", quoted(&route.name)) };
     let any = if route.host == HostPattern::Any { "any host, " } else { "" };
     writeln!(out, "  {any}{pattern}{name} to upstream {}", quoted(&route.upstream))?;
+    let HeaderEdits { request, response } = &*route.options.headers;
+    write_edits(out, "to the backend", request)?;
+    write_edits(out, "to the client", response)?;
     let servers: &[ServerConfig] = config
         .upstreams
         .iter()

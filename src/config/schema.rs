@@ -79,7 +79,10 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("[defaults]" | "[[route]]", "close_codes") => &keys::CLOSE_CODES,
         ("heartbeat", "client" | "upstream") => &keys::HEARTBEAT_SIDE,
         ("limits", "client" | "upstream") => &keys::LIMITS_SIDE,
+        ("[defaults]" | "[[route]]", "headers") => &keys::HEADERS,
+        ("headers", "request" | "response") => &keys::HEADERS_WAY,
         ("[[listener]]", "tls") => &keys::LISTENER_TLS,
+        ("tls of a [[listener]]", "clients") => &keys::LISTENER_CLIENTS,
         ("tls of a [[listener]]", "certificates") => &keys::CERTIFICATE,
         ("[upstream.NAME]", "tls") => &keys::UPSTREAM_TLS,
         ("[upstream.NAME]", "servers") => &keys::SERVER,
@@ -144,7 +147,12 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "over_rate") => words(&["slow", "close"]),
         (_, "sessions_per_address" | "max_dials") => or("off", &count(1)),
         (_, "retry_budget") => or("off", &json!({"type": "number", "minimum": 0.0, "maximum": 10.0})),
+        ("tls.clients of a [[listener]]", "verify") => words(&["require", "optional"]),
         (_, "min_version") => words(&["1.2", "1.3"]),
+        ("headers.request or headers.response", "remove") => texts(),
+        ("headers.request or headers.response", _) => {
+            json!({"type": "object", "additionalProperties": {"type": "string"}})
+        }
         ("[[listener]]", "proxy_protocol") => words(&["off", "require"]),
         (_, "host_header") => words(&["client", "upstream"]),
         (_, "balance") => words(&["least_sessions", "round_robin", "random", "hash"]),

@@ -15,9 +15,13 @@ use std::{
     fs,
     net::{IpAddr, UdpSocket},
     os::unix::fs::MetadataExt,
+    path::Path,
     time::{Duration, SystemTime},
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    revocation_list::CertificateRevocationList,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Certificates that expire sooner are warned of.
@@ -28,6 +32,8 @@ pub(super) fn warnings(config: &Config, ceilings: &Ceilings, now: SystemTime) ->
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     let mut warnings: Vec<String> =
         certificates.flat_map(|tls: &ListenerTls| &tls.certificates).flat_map(|files| of_chain(files, now)).collect();
+    let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.clients.as_ref()?.crl.as_ref());
+    warnings.extend(clients.flat_map(|crl| of_revocations(crl, now)));
     let tls = config.listeners.iter().any(|listener| listener.tls.is_some());
     for route in &config.routes {
         warnings.extend(Side::BOTH.into_iter().filter_map(|side| of_interval(route, side)));
@@ -180,6 +186,22 @@ fn of_chain(files: &CertificateFiles, now: SystemTime) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Lists of revoked certificates that were to be replaced: they still hold.
+fn of_revocations(file: &Path, now: SystemTime) -> Vec<String> {
+    let lists = match pem::read_revocations(file) {
+        Ok(lists) => lists,
+        Err(wrong) => return vec![wrong.to_string()],
+    };
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let parsed = lists.iter().filter_map(|list| CertificateRevocationList::from_der(list).ok());
+    let due = parsed.filter_map(|(_, list)| Some((list.issuer().to_string(), list.next_update()?.timestamp())));
+    due.filter(|(_, due)| u64::try_from(*due).unwrap_or(0) < seconds)
+        .map(|(issuer, due)| {
+            format!("{}: the revocation list of {issuer} was to be replaced by {}", file.display(), date_text(due))
+        })
+        .collect()
 }
 
 /// The day of a time given in seconds since 1970, in UTC.

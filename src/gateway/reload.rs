@@ -67,7 +67,7 @@ fn of_certificates(errors: &ConfigErrors) -> bool {
         let key = problem.key.as_str();
         key.ends_with(".tls.ca")
             || (key.starts_with("listener.tls.") || key.starts_with("upstream.") && key.contains(".tls."))
-                && (key.ends_with(".key") || key.ends_with(".certificate"))
+                && [".key", ".certificate", ".ca", ".crl"].iter().any(|file| key.ends_with(file))
     })
 }
 

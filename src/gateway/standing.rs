@@ -95,12 +95,15 @@ impl Standing {
     /// Files that the configuration names, and that may be replaced while it stands.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let pairs = self.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let clients = pairs.clone().filter_map(|tls| tls.clients.clone());
+        let clients = clients.flat_map(|clients| [Some(clients.ca), clients.crl]).flatten();
         let pairs = pairs.flat_map(|tls| &tls.certificates);
         let authorities = self.config.upstreams.iter().filter_map(|upstream| upstream.ca.clone());
         let identities = self.config.upstreams.iter().filter_map(|upstream| upstream.dials.identity.clone());
         let identities = identities.flat_map(|files| [files.certificate, files.key]);
         pairs
             .flat_map(|pair| [pair.certificate.clone(), pair.key.clone()])
+            .chain(clients)
             .chain(authorities)
             .chain(identities)
             .collect()

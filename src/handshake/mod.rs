@@ -1,9 +1,11 @@
 //! The opening handshake: from a connected stream to a session's `Opening`, or an HTTP refusal.
 pub mod admission;
 mod crowd;
+mod edits;
 mod farewell;
 mod forwarded;
 mod headers;
+mod identity;
 mod introduction;
 pub mod refusals;
 mod request;
@@ -125,11 +127,14 @@ pub fn receive<'a>(
     Box::pin(async move {
         let Connection { mut socket, peer, slot } = connection;
         let mut arrival = Arrival::now();
-        let peer = introduction::introduced(&mut socket, peer, edge).await?;
+        let mut peer = introduction::introduced(&mut socket, peer, edge).await?;
         let stream = match tls {
             None => Stream::Plain(socket),
             Some(acceptor) => {
-                let stream = secure(acceptor, socket, &peer, edge).await?;
+                let mut stream = secure(acceptor, socket, &peer, edge).await?;
+                if let Stream::ServerTls(secured) = &mut stream {
+                    peer.tls_facts = Some(Arc::new(secured.facts()));
+                }
                 arrival.secured();
                 stream
             }

@@ -1,6 +1,7 @@
 //! From a request head to the handshake's answer: the tower stack, and the service at its heart.
 use super::{
     Edge,
+    edits::{Known, edit},
     forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
     refusals::RefusedHandshake,
     request::UpgradeRequest,
@@ -17,7 +18,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, DATE, HOST, UPGRADE, USER_AGENT},
 };
 use hyper::body::{Body as _, Incoming};
@@ -84,6 +85,12 @@ struct About {
     meter: Option<Arc<Meter>>,
     backend: Option<String>,
     trace: Handshake,
+}
+
+impl About {
+    fn known<'a>(&'a self, peer: &'a Peer, route: &'a RouteConfig) -> Known<'a> {
+        Known { peer, client: self.client, host: self.host.as_ref(), id: self.id.as_ref(), route }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -164,6 +171,7 @@ impl Visit {
         self.phase.set(Phase::Answered(Instant::now() + self.edge.terms().defaults.handshake));
         self.answered.set(self.answered.get() + 1);
         self.about.borrow().trace.end(answer.status());
+        self.edit_answer(answer.headers_mut());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
@@ -204,6 +212,7 @@ impl Visit {
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        self.edit_request(&route.config, &mut head.headers);
         self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
         let secure = is_secure(&head.headers);
@@ -241,6 +250,23 @@ impl Visit {
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();
         Ok(switching(head, &key))
+    }
+
+    /// Makes the headers for the backend what the route says.
+    fn edit_request(&self, route: &RouteConfig, headers: &mut HeaderMap) {
+        edit(headers, &route.options.headers.request, &self.about.borrow().known(&self.peer, route));
+    }
+
+    /// Makes the headers for the client what the route says, if one was found, whoever answers.
+    fn edit_answer(&self, headers: &mut HeaderMap) {
+        let about = self.about.borrow();
+        let Some(route) = about.route.as_deref() else { return };
+        let edits = &route.options.headers.response;
+        if edits.is_empty() {
+            return;
+        }
+        edit(headers, edits, &about.known(&self.peer, route));
+        self.speller.arm_with(Arc::clone(&edits.spellings));
     }
 
     fn know(&self, route: &Arc<RouteConfig>, meter: &Arc<Meter>) {

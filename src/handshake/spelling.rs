@@ -3,7 +3,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -24,7 +24,7 @@ const HANDSHAKE: [&str; 5] =
 pub struct Spelled<T> {
     io: T,
     names: &'static [&'static str],
-    armed: Arc<AtomicBool>,
+    order: Arc<Order>,
     head: Vec<u8>,
     /// How much of `head` the stream has taken.
     written: usize,
@@ -33,22 +33,35 @@ pub struct Spelled<T> {
 /// Tells a [`Spelled`] that the next bytes written are a head.
 #[derive(Clone, Debug)]
 pub struct Speller {
-    armed: Arc<AtomicBool>,
+    order: Arc<Order>,
+}
+
+#[derive(Debug, Default)]
+struct Order {
+    armed: AtomicBool,
+    /// Names besides those that are always known.
+    more: Mutex<Arc<[Box<str>]>>,
 }
 
 impl Speller {
     /// Has the header names of the next head respelled, up to its blank line.
     pub fn arm(&self) {
-        self.armed.store(true, Ordering::Relaxed);
+        self.order.armed.store(true, Ordering::Relaxed);
+    }
+
+    /// The same, with these names, too, in this head and those that follow.
+    pub fn arm_with(&self, names: Arc<[Box<str>]>) {
+        *self.order.more.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        self.arm();
     }
 }
 
 impl<T> Spelled<T> {
     /// Wraps a stream; `names` are spelled as they shall be written.
     pub fn new(io: T, names: &'static [&'static str]) -> (Self, Speller) {
-        let armed = Arc::new(AtomicBool::new(false));
-        let speller = Speller { armed: Arc::clone(&armed) };
-        (Self { io, names, armed, head: Vec::new(), written: 0 }, speller)
+        let order = Arc::<Order>::default();
+        let speller = Speller { order: Arc::clone(&order) };
+        (Self { io, names, order, head: Vec::new(), written: 0 }, speller)
     }
 
     /// The stream itself. A head that was written whole and flushed has left.
@@ -60,9 +73,10 @@ impl<T> Spelled<T> {
     fn collect(&mut self, bytes: &[u8]) -> usize {
         let known = self.head.len();
         self.head.extend_from_slice(bytes);
-        let Some(length) = respell(&mut self.head, self.names) else { return bytes.len() };
+        let more = Arc::clone(&self.order.more.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(length) = respell(&mut self.head, self.names, &more) else { return bytes.len() };
         self.head.truncate(length);
-        self.armed.store(false, Ordering::Relaxed);
+        self.order.armed.store(false, Ordering::Relaxed);
         length - known
     }
 }
@@ -70,7 +84,7 @@ impl<T> Spelled<T> {
 impl<T: AsyncWrite + Unpin> Spelled<T> {
     /// Writes a complete head out; an incomplete one waits for its rest.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.head.is_empty() || self.armed.load(Ordering::Relaxed) {
+        if self.head.is_empty() || self.order.armed.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         while self.written < self.head.len() {
@@ -95,7 +109,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Spelled<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Spelled<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.armed.load(Ordering::Relaxed) {
+        if this.order.armed.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(this.collect(buf)));
         }
         ready!(this.poll_head(cx))?;
@@ -108,7 +122,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Spelled<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.armed.load(Ordering::Relaxed) {
+        if this.order.armed.load(Ordering::Relaxed) {
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return Poll::Ready(Ok(this.collect(first)));
         }
@@ -135,7 +149,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Spelled<T> {
 
 /// Respells the names of a head in place, up to its blank line; its first line has no name. How long the head is; `None` if
 /// its blank line has not come yet: then what is there may be given again.
-fn respell(head: &mut [u8], names: &[&str]) -> Option<usize> {
+fn respell(head: &mut [u8], names: &[&str], more: &[Box<str>]) -> Option<usize> {
     let mut at = line_end(head)?;
     loop {
         let line = &mut head[at..];
@@ -146,7 +160,7 @@ fn respell(head: &mut [u8], names: &[&str]) -> Option<usize> {
             return Some(at);
         }
         if let Some(colon) = memchr::memchr(b':', line) {
-            respell_name(&mut line[..colon], names);
+            respell_name(&mut line[..colon], names, more);
         }
     }
 }
@@ -156,9 +170,10 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     memchr::memchr(b'\n', bytes).map(|at| at + 1)
 }
 
-fn respell_name(name: &mut [u8], names: &[&str]) {
-    let Some(spelling) = names.iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { return };
-    if HANDSHAKE.contains(spelling) || !name.iter().any(u8::is_ascii_uppercase) {
+fn respell_name(name: &mut [u8], names: &[&str], more: &[Box<str>]) {
+    let mut all = more.iter().map(|name| &**name).chain(names.iter().copied());
+    let Some(spelling) = all.find(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { return };
+    if HANDSHAKE.contains(&spelling) || !name.iter().any(u8::is_ascii_uppercase) {
         name.copy_from_slice(spelling.as_bytes());
     }
 }

@@ -309,8 +309,11 @@ fn tls_that_fails_is_no_session() {
         };
         std::fs::write(&files.certificate, made.cert.pem()).unwrap();
         std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-        let tls =
-            crate::listener::ListenerTls { certificates: vec![files], min_version: crate::listener::TlsVersion::Tls12 };
+        let tls = crate::listener::ListenerTls {
+            certificates: vec![files],
+            min_version: crate::listener::TlsVersion::Tls12,
+            clients: None,
+        };
         let secured = crate::listener::tls::Secured::read(&tls, None).unwrap();
         let acceptor = Acceptor::new(secured.configs().clone(), crate::transport::RecordRoom::default());
         let gate = gate(SocketAddr::from(([127, 0, 0, 1], 9)), |_| {});

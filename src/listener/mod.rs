@@ -7,6 +7,7 @@ pub mod proxy_protocol;
 pub mod spread;
 pub mod tls;
 pub mod trust;
+use crate::transport::TlsFacts;
 use proxy_protocol::ProxyProtocol;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -26,13 +27,16 @@ pub struct Peer {
     pub proxy_protocol: ProxyProtocol,
     /// The VPC endpoint that a PROXY header named.
     pub vpc_endpoint: Option<Box<str>>,
+    /// What its TLS handshake told, once there was one.
+    pub tls_facts: Option<Arc<TlsFacts>>,
 }
 
 impl Peer {
     /// Of a listener without PROXY protocol and readiness.
     #[must_use]
     pub const fn new(address: Option<SocketAddr>, tls: bool) -> Self {
-        Self { address, local: None, tls, health: None, proxy_protocol: ProxyProtocol::Off, vpc_endpoint: None }
+        let proxy_protocol = ProxyProtocol::Off;
+        Self { address, local: None, tls, health: None, proxy_protocol, vpc_endpoint: None, tls_facts: None }
     }
 }
 
@@ -99,6 +103,24 @@ impl ListenAddress {
 pub struct ListenerTls {
     pub certificates: Vec<CertificateFiles>,
     pub min_version: TlsVersion,
+    /// `None`: clients are asked for no certificate.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Whose certificates clients may show. PEM files, as in [`CertificateFiles`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    pub ca: PathBuf,
+    /// Lists of revoked certificates: of every authority in a chain, if there are any.
+    pub crl: Option<PathBuf>,
+    pub verify: Verify,
+}
+
+/// Whether a client needs a certificate. One that does not hold is refused in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    Require,
+    Optional,
 }
 
 /// PEM files, absolute or relative to the working directory (already joined with the folder of `gateway.toml`).

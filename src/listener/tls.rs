@@ -1,16 +1,20 @@
 //! TLS on listeners: certificates, the choice by server name, and the handshake under its deadline.
-use super::{CertificateFiles, ListenerTls, TlsVersion};
+use super::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, Verify};
 use crate::{
     metrics::CertificateExpiry,
     pem::{self, PemError},
-    transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream},
+    transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream, note_server_name},
 };
 use rustls::{
-    CipherSuite, ServerConfig, SupportedProtocolVersion,
-    crypto::aws_lc_rs,
-    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
+    CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{
+        ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, VerifierBuilderError,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
+use rustls_pki_types::CertificateRevocationListDer;
 use std::{
     collections::BTreeMap,
     io,
@@ -30,6 +34,8 @@ pub enum TlsError {
     BadCertificate { file: PathBuf, what: String },
     #[error("a TLS listener needs a certificate")]
     NoCertificates,
+    #[error("certificates of clients cannot be verified: {0}")]
+    Clients(#[from] VerifierBuilderError),
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
 }
@@ -40,6 +46,8 @@ pub struct Secured {
     configs: ServerConfigs,
     made_of: ListenerTls,
     certificates: Arc<Certificates>,
+    /// What clients' certificates are judged by.
+    clients: Option<Judges>,
     ticketer: Arc<dyn ProducesTickets>,
 }
 
@@ -54,8 +62,15 @@ impl Secured {
             Some(former) => Arc::clone(&former.ticketer),
             None => aws_lc_rs::Ticketer::new()?,
         };
-        let config = server_config(tls.min_version, Arc::clone(&certificates), Arc::clone(&ticketer))?;
-        Ok(Self { configs: ServerConfigs::new(Arc::new(config)), made_of: tls.clone(), certificates, ticketer })
+        let clients = tls.clients.as_ref().map(Judges::read).transpose()?;
+        let mut config = server_config(tls.min_version, clients.as_ref(), Arc::clone(&certificates))?;
+        // A session that is resumed shows no certificate: it could have been revoked meanwhile.
+        if clients.is_none() {
+            config.ticketer = Arc::clone(&ticketer);
+            config.send_tls13_tickets = 1;
+        }
+        let configs = ServerConfigs::new(Arc::new(config));
+        Ok(Self { configs, made_of: tls.clone(), certificates, clients, ticketer })
     }
 
     /// For new handshakes.
@@ -64,24 +79,25 @@ impl Secured {
         &self.configs
     }
 
-    /// Whether the two have the same certificates, in the same order.
+    /// Whether the two have the same certificates, in the same order, and judge those of clients by the same ones.
     #[must_use]
     pub fn has_certificates_of(&self, other: &Self) -> bool {
         let chains = |secured: &Self| secured.certificates.all.iter().map(|one| one.cert.clone()).collect::<Vec<_>>();
-        chains(self) == chains(other)
+        chains(self) == chains(other) && self.clients == other.clients
     }
 
     /// Whether nothing would change for clients if one took the place of the other.
     #[must_use]
     pub fn equals(&self, other: &Self) -> bool {
-        self.made_of.min_version == other.made_of.min_version && self.has_certificates_of(other)
+        let settings = |tls: &ListenerTls| (tls.min_version, tls.clients.as_ref().map(|clients| clients.verify));
+        settings(&self.made_of) == settings(&other.made_of) && self.has_certificates_of(other)
     }
 }
 
 fn server_config(
     min_version: TlsVersion,
+    clients: Option<&Judges>,
     certificates: Arc<Certificates>,
-    ticketer: Arc<dyn ProducesTickets>,
 ) -> Result<ServerConfig, TlsError> {
     static BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
     static ONLY_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -91,18 +107,57 @@ fn server_config(
     };
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let provider = Arc::new(provider);
+    let verifier = match clients {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(clients) => clients.verifier(Arc::clone(&provider))?,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Resumption by tickets alone: no table of sessions behind a lock.
-    config.ticketer = ticketer;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 1;
+    config.send_tls13_tickets = 0;
     // Early data could be replayed, and with it a handshake.
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+/// Authorities whose certificates clients may show, and what they have revoked.
+#[derive(Clone, Debug)]
+struct Judges {
+    roots: Arc<RootCertStore>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+    verify: Verify,
+}
+
+impl PartialEq for Judges {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.roots.roots, &self.revoked) == (&other.roots.roots, &other.revoked)
+    }
+}
+
+impl Judges {
+    fn read(clients: &ClientCertificates) -> Result<Self, TlsError> {
+        let roots = pem::read_authorities(&clients.ca);
+        let revoked = clients.crl.as_deref().map_or(Ok(Vec::new()), pem::read_revocations);
+        match (roots, revoked) {
+            (Ok(roots), Ok(revoked)) => Ok(Self { roots: Arc::new(roots), revoked, verify: clients.verify }),
+            (roots, revoked) => Err(TlsError::Files(roots.err().into_iter().chain(revoked.err()).collect())),
+        }
+    }
+
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider)
+            .with_crls(self.revoked.iter().cloned());
+        let builder = match self.verify {
+            Verify::Require => builder,
+            Verify::Optional => builder.allow_unauthenticated(),
+        };
+        Ok(builder.build()?)
+    }
 }
 
 /// AES-128 protects a session as well as AES-256 does, and its SHA-256 costs a handshake less than SHA-384.
@@ -152,6 +207,7 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        note_server_name(hello.server_name());
         Some(Arc::clone(self.find(hello.server_name())))
     }
 }
@@ -220,7 +276,7 @@ impl Acceptor {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+    use rustls::{ClientConfig, pki_types::ServerName};
     use rustls_pki_types::{CertificateDer, pem::PemObject};
     use std::fs;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -253,7 +309,7 @@ mod tests {
     }
 
     fn one(files: CertificateFiles) -> ListenerTls {
-        ListenerTls { certificates: vec![files], min_version: TlsVersion::Tls12 }
+        ListenerTls { certificates: vec![files], min_version: TlsVersion::Tls12, clients: None }
     }
 
     /// A handshake between our acceptor and a client that trusts `roots` and names `name`.
@@ -332,6 +388,7 @@ mod tests {
         let tls = ListenerTls {
             certificates: vec![default.clone(), wild.clone(), exact.clone()],
             min_version: TlsVersion::Tls12,
+            clients: None,
         };
         for (name, expected) in [("default.test", &default), ("a.example.test", &wild), ("chat.example.test", &exact)] {
             let (ours, theirs) = shake(&tls, expected, name, ALL, &[]).await;

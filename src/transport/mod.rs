@@ -9,7 +9,7 @@ mod tune;
 mod wire;
 
 pub(crate) use path::bind_without_port;
-pub use server_tls::{RecordRoom, ServerConfigs};
+pub use server_tls::{RecordRoom, ServerConfigs, TlsFacts, note_server_name};
 pub use stream::{ServerTlsStream, Socket, Stream};
 pub use tune::{Backstop, tune};
 

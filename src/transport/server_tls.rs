@@ -6,6 +6,7 @@ use rustls::{
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic},
 };
+use rustls_pki_types::CertificateDer;
 use std::{
     cell::RefCell,
     io,
@@ -36,6 +37,29 @@ impl Default for RecordRoom {
     fn default() -> Self {
         Self(Rc::new(RefCell::new(vec![0; 256 * 1024].into_boxed_slice())))
     }
+}
+
+/// What a TLS handshake with a client told.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+    /// Its IANA name.
+    pub cipher: &'static str,
+    /// The server's name that the client asked for.
+    pub name: Option<Box<str>>,
+    /// The client's certificate, if it was asked for one and has one; it was verified.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+thread_local! {
+    /// The name asked for by the ClientHello that this thread takes in.
+    static ASKED: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+}
+
+/// To be told by whoever chooses a certificate: rustls tells the name to nobody else.
+pub fn note_server_name(name: Option<&str>) {
+    ASKED.replace(name.map(Into::into));
 }
 
 /// What a listener offers, in two orders of preference.
@@ -81,6 +105,8 @@ pub(super) struct ServerTls {
     /// The peer's records no longer make sense; what was decrypted before has been delivered, an alert has been said.
     broken: bool,
     close_notify_said: bool,
+    /// What the client asked for, until somebody wants to know.
+    name: Option<Box<str>>,
 }
 
 impl std::fmt::Debug for ServerTls {
@@ -118,6 +144,7 @@ impl ServerTls {
             ended: false,
             broken: false,
             close_notify_said: false,
+            name: None,
         })
     }
 
@@ -141,6 +168,23 @@ impl ServerTls {
             }
         }
         self.poll_flush(wire, cx)
+    }
+
+    /// What the handshake told, once it is over; the name but once.
+    pub(super) fn facts(&mut self) -> TlsFacts {
+        let version = self.connection.protocol_version().and_then(|version| version.as_str());
+        let cipher = self.connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        let certificate = self.connection.peer_certificates().and_then(<[_]>::first).cloned();
+        TlsFacts {
+            version: match version {
+                Some("TLSv1_3") => "TLSv1.3",
+                Some("TLSv1_2") => "TLSv1.2",
+                Some(_) | None => "",
+            },
+            cipher: cipher.unwrap_or_default(),
+            name: self.name.take(),
+            certificate: certificate.map(CertificateDer::into_owned),
+        }
     }
 
     /// Whether another read finds only what comes from the socket.
@@ -271,6 +315,9 @@ impl ServerTls {
             let full = !self.ended && records.len() - at >= MOST_PARTIAL;
             full.then(|| Error::General("message buffer full".into()))
         });
+        if !shaken {
+            self.name = ASKED.take().or_else(|| self.name.take());
+        }
         if !shaken && !self.connection.is_handshaking() && self.sent == 0 {
             // In TLS 1.3 the client has had all that it waits for: what is left is a ticket.
             self.unhurried = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);

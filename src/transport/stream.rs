@@ -1,6 +1,6 @@
 //! Streams during the opening handshake: what hyper and tokio-rustls read and write.
 use super::{
-    server_tls::{RecordRoom, ServerConfigs, ServerTls},
+    server_tls::{RecordRoom, ServerConfigs, ServerTls, TlsFacts},
     wire::Wire,
 };
 use rustix::net::{RecvFlags, recv};
@@ -81,6 +81,11 @@ impl ServerTlsStream {
         let mut tls = Box::new(ServerTls::new(configs, room).map_err(io::Error::other)?);
         poll_fn(|cx| tls.poll_handshake(&mut wire, cx)).await?;
         Ok(Self { wire, tls })
+    }
+
+    /// What its handshake told; the server's name but once.
+    pub fn facts(&mut self) -> TlsFacts {
+        self.tls.facts()
     }
 }
 

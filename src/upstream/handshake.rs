@@ -13,7 +13,7 @@ use http::{
 use http_body_util::Empty;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use std::{future::poll_fn, pin::pin};
+use std::{future::poll_fn, pin::pin, sync::Arc};
 use tungstenite::handshake::client::generate_key;
 
 /// The least that hyper takes as its largest buffer.
@@ -59,9 +59,18 @@ pub(crate) enum Shaken {
 pub(crate) struct Asking {
     request: Request<Empty<Bytes>>,
     names: &'static [&'static str],
+    /// Names that the route writes.
+    more: Arc<[Box<str>]>,
     key: String,
     /// What the answer may choose from.
     offered: HeaderMap,
+}
+
+impl Asking {
+    /// Has header names written so, too.
+    pub(crate) fn spelled(self, more: &Arc<[Box<str>]>) -> Self {
+        Self { more: Arc::clone(more), ..self }
+    }
 }
 
 /// Makes the request for one backend out of what crosses from the client.
@@ -86,7 +95,7 @@ pub(crate) fn request(backend: &Backend, mut head: Parts, host: HostHeader) -> R
     head.uri = path(backend.base_path(), &head.uri).map_err(|source| HandshakeError::Request { source })?;
     head.method = Method::GET;
     head.version = Version::HTTP_11;
-    Ok(Asking { request: Request::from_parts(head, Empty::new()), names, key, offered })
+    Ok(Asking { request: Request::from_parts(head, Empty::new()), names, more: Arc::default(), key, offered })
 }
 
 /// The headers in which an answer may choose.
@@ -113,9 +122,9 @@ fn path(base: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
 
 /// Asks over a fresh stream. Dropping the future closes the stream.
 pub(crate) async fn shake(stream: Stream, asking: Asking, header: usize) -> Result<Shaken, HandshakeError> {
-    let Asking { request, names, key, offered } = asking;
+    let Asking { request, names, more, key, offered } = asking;
     let (io, speller) = Spelled::new(stream, names);
-    speller.arm();
+    speller.arm_with(more);
     let failed = |source| HandshakeError::Http { source };
     let (mut sender, mut connection) = http1::Builder::new()
         .preserve_header_case(true)

@@ -353,7 +353,7 @@ async fn attempt(upstream: &Upstream, lease: Lease, asked: UpstreamRequest<'_>) 
     let UpstreamRequest { mut head, options, host_header, affinity: _ } = asked;
     let backend = Arc::clone(lease.backend());
     let mut trace = Attempt::begin(&mut head, &backend.name);
-    let asking = request(&backend, head, host_header)?;
+    let asking = request(&backend, head, host_header)?.spelled(&options.headers.request.spellings);
     let backstop = backstop(&options.relay.heartbeat.upstream);
     let within = options.connect;
     let _place = backend.places.enter(within).await.map_err(|most| Failure::Queue { most, within })?;

@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used)]
 mod access_log;
 mod admin;
+mod clients;
 mod documents;
 mod drain;
 mod ends;
 mod flow;
 mod harness;
+mod headers;
 mod heartbeat;
 mod metrics;
 mod namespace;

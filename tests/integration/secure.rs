@@ -90,7 +90,7 @@ impl Certificates {
         format!("[[listener]]\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{}] }}\n", pairs.join(", "))
     }
 
-    fn certificate(&self, host: &str) -> CertificateDer<'static> {
+    pub(crate) fn certificate(&self, host: &str) -> CertificateDer<'static> {
         CertificateDer::from_pem_file(self.path(host, "crt")).unwrap()
     }
 
