@@ -1,5 +1,5 @@
 //! Host and path to a route, most specific first.
-use crate::{relay::RelayConfig, upstream::Upstream};
+use crate::{access::AccessConfig, relay::RelayConfig, upstream::Upstream};
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 /// A route as configured: complete, typed, valid.
@@ -49,6 +49,8 @@ pub struct RouteOptions {
     pub header: usize,
     /// Sessions at a time from one address (IPv6: one /64). `None`: no limit.
     pub sessions_per_address: Option<u32>,
+    /// Who may open sessions.
+    pub access: Arc<AccessConfig>,
 }
 
 /// What happens to permessage-deflate offers (RFC 7692).
@@ -215,6 +217,7 @@ pub(crate) mod tests {
                 handshake: Duration::from_secs(1),
                 header: 16 * 1024,
                 sessions_per_address: None,
+                access: Arc::default(),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! From the text of `gateway.toml` to a complete, valid `Config`, or to all its mistakes at once.
 use super::{
     AccessLogConfig, AccessLogFormat, AccessLogPath, Config, DrainConfig, GatewayConfig, LogConfig, LogFormat,
-    LogSessions, address, admin,
+    LogSessions, access, address, admin,
     file::Table,
     keys, listeners, options,
     problem::{ConfigErrors, Sink, Wrong},
@@ -59,6 +59,7 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
         pid_file: None,
         upgrade_timeout: 30 * SECOND,
         drain,
+        rates: access::read_rates(table),
         watch: false,
     };
     let number = |most| move |value: &DeValue<'_>| value::count(value, 1, most).map(to_usize);

@@ -23,17 +23,22 @@ pub(super) const GATEWAY: Place = Place {
         "pid_file",
         "upgrade_timeout",
         "drain",
+        "rates",
         "watch",
     ],
 };
 pub(super) const DRAIN: Place =
     Place { title: "[gateway] drain", keys: &["delay", "spread", "rate", "order", "timeout", "code"] };
+pub(super) const RATES: Place = Place {
+    title: "[gateway] rates",
+    keys: &["handshakes", "handshakes_per_address", "sessions", "sessions_per_address"],
+};
 pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
 pub(super) const ACCESS_LOG: Place = Place { title: "[access_log]", keys: &["path", "format", "sessions", "every"] };
 pub(super) const ADMIN: Place = Place { title: "[admin]", keys: &["address", "token_file", "hosts"] };
 pub(super) const DEFAULTS: Place = Place {
     title: "[defaults]",
-    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes"],
+    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "access", "close_codes"],
 };
 pub(super) const HEARTBEAT: Place = Place { title: "heartbeat", keys: &["client", "upstream"] };
 pub(super) const HEARTBEAT_SIDE: Place = Place {
@@ -44,6 +49,7 @@ pub(super) const TIMEOUTS: Place =
     Place { title: "timeouts", keys: &["connect", "handshake", "close", "stall", "idle", "max_age"] };
 pub(super) const LIMITS: Place =
     Place { title: "limits", keys: &["client", "upstream", "pace", "header", "sessions_per_address"] };
+pub(super) const ACCESS: Place = Place { title: "access", keys: &["allow", "deny"] };
 pub(super) const LIMITS_SIDE: Place = Place {
     title: "limits.client or limits.upstream",
     keys: &["message", "frame", "fragments", "messages_per_second", "bytes_per_second", "over_rate"],
@@ -89,6 +95,7 @@ pub(super) const ROUTE: Place = Place {
         "heartbeat",
         "timeouts",
         "limits",
+        "access",
         "close_codes",
     ],
 };
@@ -103,10 +110,11 @@ pub(super) const STICKY: Place =
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 21] = [
+pub(super) const PLACES: [&Place; 23] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
+    &RATES,
     &LOG,
     &ACCESS_LOG,
     &LISTENER,
@@ -122,6 +130,7 @@ pub(super) const PLACES: [&Place; 21] = [
     &TIMEOUTS,
     &LIMITS_SIDE,
     &LIMITS,
+    &ACCESS,
     &CLOSE_CODES,
     &HEARTBEAT,
     &CERTIFICATE,

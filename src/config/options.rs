@@ -1,5 +1,5 @@
 //! The keys of `[defaults]`, which every `[[route]]` may override one by one.
-use super::{file::Table, keys, limits, problem::Wrong, value};
+use super::{access, file::Table, keys, limits, problem::Wrong, value};
 use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
     relay::{CloseCodes, EndReason, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
@@ -46,6 +46,7 @@ impl Default for RouteOptions {
             handshake: 10 * SECOND,
             header: 16 << 10,
             sessions_per_address: None,
+            access: Arc::default(),
         }
     }
 }
@@ -82,6 +83,7 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
     limits.set("header", &mut options.header, header_size);
     limits.set("sessions_per_address", &mut options.sessions_per_address, value::unless("off", sessions));
 
+    options.access = access::read(&table.child("access", &keys::ACCESS), &base.access);
     read_close_codes(&table.child("close_codes", &keys::CLOSE_CODES), &mut relay.close_codes);
     options.relay = Arc::new(relay);
     options

@@ -1,6 +1,6 @@
 //! What `pulsegate check` prints: everything that will be served, and what to think twice about.
 use super::{
-    AdminConfig, Ceilings, Config, detection, idle_bytes_per_day,
+    AdminConfig, Ceilings, Config, access, detection, idle_bytes_per_day,
     routes::pattern_text,
     value::{quoted, time_text},
     warnings,
@@ -128,6 +128,9 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
     let name = if route.name == pattern { String::new() } else { format!(" ({})", quoted(&route.name)) };
     let any = if route.host == HostPattern::Any { "any host, " } else { "" };
     writeln!(out, "  {any}{pattern}{name} to upstream {}", quoted(&route.upstream))?;
+    if let Some(told) = access::told(&route.options.access) {
+        writeln!(out, "    {told}")?;
+    }
     let servers: &[ServerConfig] = config
         .upstreams
         .iter()

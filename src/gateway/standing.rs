@@ -77,6 +77,9 @@ impl Standing {
         if (was.max_sessions, was.memory_limit) != (is.max_sessions, is.memory_limit) {
             self.admission.limit(max_sessions(new), is.memory_limit);
         }
+        if was.rates != is.rates {
+            self.admission.rates().set(&is.rates);
+        }
         self.verdicts.select(new.log.sessions);
         if self.config.log.level != new.log.level && !log::set_level(&new.log.level) {
             // The log is that of a program around us.

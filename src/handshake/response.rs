@@ -3,7 +3,10 @@ use super::{
     admission::Denied,
     headers::{HopByHop, is_deflate, members, pass, remove_hop_by_hop},
 };
-use crate::metrics::HandshakeResult;
+use crate::{
+    access::rates::{Counted, TooMany},
+    metrics::HandshakeResult,
+};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -33,6 +36,10 @@ pub(super) enum Refusal {
     Malformed(&'static str),
     NoRoute,
     Origin,
+    /// The route's lists do not let the client's address in.
+    Address,
+    /// Too many came of late.
+    Rate(TooMany),
     Denied(Denied),
     /// The backends of the route gave no WebSocket: 502, 503 or 504, and the cause for the log.
     Upstream {
@@ -53,7 +60,9 @@ impl Refusal {
             Self::NotAnUpgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Origin | Self::Address => StatusCode::FORBIDDEN,
+            Self::Rate(TooMany { one_address: true, .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Rate(TooMany { one_address: false, .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denied::Address) => StatusCode::TOO_MANY_REQUESTS,
             Self::Denied(Denied::Draining | Denied::Full | Denied::Memory) | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -73,6 +82,9 @@ impl Refusal {
             Self::Malformed(_) => HandshakeResult::Malformed,
             Self::NoRoute => HandshakeResult::NoRoute,
             Self::Origin => HandshakeResult::Origin,
+            Self::Address => HandshakeResult::AddressDenied,
+            Self::Rate(TooMany { one_address: true, .. }) => HandshakeResult::AddressRate,
+            Self::Rate(TooMany { one_address: false, .. }) => HandshakeResult::Rate,
             Self::Denied(Denied::Draining) => HandshakeResult::Draining,
             Self::Denied(Denied::Full) => HandshakeResult::Full,
             Self::Denied(Denied::Memory) => HandshakeResult::Memory,
@@ -91,6 +103,8 @@ impl Refusal {
         let text = match self {
             Self::Upstream { cause, .. } => return Cow::Owned(cause.clone()),
             Self::Origin => "the origin is not among the route's `origins`",
+            Self::Address => "the address is not let in by the route's `access.allow` and `access.deny`",
+            Self::Rate(TooMany { counted, one_address, .. }) => rate_cause(*counted, *one_address),
             Self::Denied(Denied::Draining) => "the gateway is draining",
             Self::Denied(Denied::Full) => "as many sessions are open as `gateway.max_sessions` allows",
             Self::Denied(Denied::Memory) => "the outboxes hold nearly `gateway.memory_limit`",
@@ -113,6 +127,13 @@ impl Refusal {
             Self::Version => "only version 13 of the WebSocket protocol (RFC 6455) is spoken here",
             Self::NoRoute => "no route serves this host and path",
             Self::Origin => "pages of this origin may not connect here",
+            Self::Address => "this address may not connect here",
+            Self::Rate(TooMany { one_address: true, .. }) => {
+                "too many attempts to connect from this address; try again later"
+            }
+            Self::Rate(TooMany { one_address: false, .. }) => {
+                "too many clients connect at this moment; try again later"
+            }
             Self::Denied(Denied::Draining) => "the gateway is about to stop; connect again",
             Self::Denied(Denied::Full | Denied::Memory) | Self::Overloaded => "the gateway is full; try again later",
             Self::Denied(Denied::Address) => "too many connections from this address; close one or try again later",
@@ -127,6 +148,28 @@ impl Refusal {
         }
     }
 
+    /// After how many seconds the client may come back. Those that came together are sent back apart, unless one address is meant.
+    fn retry_seconds(&self) -> u32 {
+        match self {
+            Self::Rate(TooMany { wait, one_address, .. }) => {
+                let wait = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+                if *one_address { wait } else { wait.saturating_add(fastrand::u32(0..RETRY_SECONDS)) }
+            }
+            Self::Method
+            | Self::NotAnUpgrade(_)
+            | Self::Version
+            | Self::Malformed(_)
+            | Self::NoRoute
+            | Self::Origin
+            | Self::Address
+            | Self::Denied(_)
+            | Self::Upstream { .. }
+            | Self::Overloaded
+            | Self::TimedOut
+            | Self::Internal => RETRY_SECONDS,
+        }
+    }
+
     pub(super) fn response(&self) -> Response<Body> {
         let text = format!("{}\n", self.sentence());
         let mut response = Response::new(Either::Left(Full::from(text)));
@@ -136,7 +179,7 @@ impl Refusal {
         match self.status() {
             StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, HeaderValue::from_static("GET"))),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+                headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_seconds()));
             }
             StatusCode::UPGRADE_REQUIRED => {
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -146,6 +189,15 @@ impl Refusal {
             _ => {}
         }
         response
+    }
+}
+
+fn rate_cause(counted: Counted, one_address: bool) -> &'static str {
+    match (counted, one_address) {
+        (Counted::Handshakes, true) => "the address is above `gateway.rates.handshakes_per_address`",
+        (Counted::Handshakes, false) => "there are more handshakes than `gateway.rates.handshakes` allows",
+        (Counted::Sessions, true) => "the address is above `gateway.rates.sessions_per_address`",
+        (Counted::Sessions, false) => "there are more new sessions than `gateway.rates.sessions` allows",
     }
 }
 
@@ -204,6 +256,7 @@ pub(super) static SPELLINGS: &[&str] =
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{super::headers::tests::headers, *};
+    use std::time::Duration;
 
     fn backend_head(lines: &[(&str, &str)]) -> Parts {
         let mut response = Response::new(());
@@ -252,6 +305,9 @@ mod tests {
 
     #[test]
     fn refusals_say_what_would_be_right() {
+        let rate = |one_address| {
+            Refusal::Rate(TooMany { counted: Counted::Sessions, one_address, wait: Duration::from_millis(2500) })
+        };
         let upstream = |status| Refusal::Upstream { status, cause: "10.0.0.1: connection refused".into() };
         for (refusal, status, names) in [
             (Refusal::Method, 405, &[ALLOW][..]),
@@ -260,6 +316,9 @@ mod tests {
             (Refusal::Malformed("why"), 400, &[]),
             (Refusal::NoRoute, 404, &[]),
             (Refusal::Origin, 403, &[]),
+            (Refusal::Address, 403, &[]),
+            (rate(true), 429, &[RETRY_AFTER]),
+            (rate(false), 503, &[RETRY_AFTER]),
             (Refusal::Denied(Denied::Address), 429, &[RETRY_AFTER]),
             (Refusal::Denied(Denied::Full), 503, &[RETRY_AFTER]),
             (Refusal::Denied(Denied::Memory), 503, &[RETRY_AFTER]),
@@ -280,5 +339,7 @@ mod tests {
             assert!(!refusal.cause().is_empty());
         }
         assert_eq!(Refusal::NotAnUpgrade("why").response().headers()[UPGRADE], "websocket");
+        assert_eq!(rate(true).response().headers()[RETRY_AFTER], "3");
+        assert!((3..8).contains(&rate(false).retry_seconds()));
     }
 }

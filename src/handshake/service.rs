@@ -8,6 +8,7 @@ use super::{
     spelling::Speller,
 };
 use crate::{
+    access::rates::Counted,
     listener::{Health, Peer},
     metrics::{HandshakeResult, Meter},
     otel::{Arrival, Handshake},
@@ -196,6 +197,7 @@ impl Visit {
         if !route.config.allows_origin(request.origin.as_deref()) {
             return Err(Refusal::Origin);
         }
+        self.let_in(&route, provenance.client, asked)?;
         let permit = self.edge.admission.admit(&route.config, provenance.client).map_err(Refusal::Denied)?;
         let (key, authority) = (request.key.clone(), request.authority.clone());
         let origin = request.origin.as_deref().map(|origin| bounded(origin).into());
@@ -241,6 +243,16 @@ impl Visit {
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();
         Ok(switching(head, &key))
+    }
+
+    /// The route's lists and the gateway's rates.
+    fn let_in(&self, route: &Route, client: Option<IpAddr>, now: Instant) -> Result<(), Refusal> {
+        if !route.config.options.access.addresses.admit(client) {
+            return Err(Refusal::Address);
+        }
+        let rates = self.edge.admission.rates();
+        rates.take(Counted::Handshakes, client, now.into_std()).map_err(Refusal::Rate)?;
+        rates.take(Counted::Sessions, client, now.into_std()).map_err(Refusal::Rate)
     }
 
     fn know(&self, route: &Arc<RouteConfig>, meter: &Arc<Meter>) {

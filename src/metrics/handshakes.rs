@@ -24,6 +24,12 @@ pub enum HandshakeResult {
     Memory,
     /// `limits.sessions_per_address`.
     AddressLimit,
+    /// `access.allow` and `access.deny`.
+    AddressDenied,
+    /// `gateway.rates`, for all together.
+    Rate,
+    /// `gateway.rates`, for one address.
+    AddressRate,
     /// All the time for a handshake was used up.
     Timeout,
     ClientLeft,
@@ -45,7 +51,7 @@ pub enum HandshakeResult {
 }
 
 impl HandshakeResult {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Accepted,
         Self::BackendRefused,
         Self::BackendFailed,
@@ -56,6 +62,9 @@ impl HandshakeResult {
         Self::Full,
         Self::Memory,
         Self::AddressLimit,
+        Self::AddressDenied,
+        Self::Rate,
+        Self::AddressRate,
         Self::Timeout,
         Self::ClientLeft,
         Self::Internal,
@@ -83,6 +92,9 @@ impl HandshakeResult {
             Self::Full => "full",
             Self::Memory => "memory",
             Self::AddressLimit => "address_limit",
+            Self::AddressDenied => "address_denied",
+            Self::Rate => "rate",
+            Self::AddressRate => "address_rate",
             Self::Timeout => "timeout",
             Self::ClientLeft => "client_left",
             Self::Internal => "internal",
@@ -123,6 +135,9 @@ impl HandshakeResult {
             | Self::Full
             | Self::Memory
             | Self::AddressLimit
+            | Self::AddressDenied
+            | Self::Rate
+            | Self::AddressRate
             | Self::Timeout => Some(false),
         }
     }

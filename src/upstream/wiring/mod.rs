@@ -50,6 +50,7 @@ fn options(handshake: Duration) -> RouteOptions {
         handshake,
         header: 4096,
         sessions_per_address: None,
+        access: Arc::default(),
     }
 }
 
