@@ -1,5 +1,9 @@
 //! Host and path to a route, most specific first.
-use crate::{access::AccessConfig, relay::RelayConfig, upstream::Upstream};
+use crate::{
+    access::{AccessConfig, Guard},
+    relay::RelayConfig,
+    upstream::Upstream,
+};
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 /// A route as configured: complete, typed, valid.
@@ -64,6 +68,8 @@ pub enum Compression {
 pub struct Route {
     pub config: Arc<RouteConfig>,
     pub upstream: Arc<Upstream>,
+    /// Who may come in.
+    pub guard: Arc<Guard>,
 }
 
 impl AsRef<RouteConfig> for Route {

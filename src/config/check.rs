@@ -31,7 +31,7 @@ pub fn parse(file_name: &str, text: &str, base: &Path) -> Result<Config, ConfigE
 }
 
 fn read(root: &Table<'_>, base: &Path) -> Config {
-    let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
+    let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default(), base);
     let upstreams = upstreams::read(root, base);
     let access_log = read_access_log(&root.child("access_log", &keys::ACCESS_LOG), base);
     let gateway = root.child("gateway", &keys::GATEWAY);
@@ -42,7 +42,7 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
         access_log,
         admin: admin::read(root, base, &listeners),
         listeners,
-        routes: routes::read(root, &defaults, &upstreams),
+        routes: routes::read(root, &defaults, &upstreams, base),
         upstreams: upstreams.into_iter().flat_map(|(_, upstream)| upstream).collect(),
         defaults,
     }

@@ -49,7 +49,10 @@ pub(super) const TIMEOUTS: Place =
     Place { title: "timeouts", keys: &["connect", "handshake", "close", "stall", "idle", "max_age"] };
 pub(super) const LIMITS: Place =
     Place { title: "limits", keys: &["client", "upstream", "pace", "header", "sessions_per_address"] };
-pub(super) const ACCESS: Place = Place { title: "access", keys: &["allow", "deny"] };
+pub(super) const ACCESS: Place = Place { title: "access", keys: &["allow", "deny", "basic", "forward"] };
+pub(super) const BASIC: Place =
+    Place { title: "access.basic", keys: &["file", "realm", "user_header", "authorization"] };
+pub(super) const FORWARD: Place = Place { title: "access.forward", keys: &["url", "timeout", "copy_headers", "ca"] };
 pub(super) const LIMITS_SIDE: Place = Place {
     title: "limits.client or limits.upstream",
     keys: &["message", "frame", "fragments", "messages_per_second", "bytes_per_second", "over_rate"],
@@ -110,7 +113,7 @@ pub(super) const STICKY: Place =
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 23] = [
+pub(super) const PLACES: [&Place; 25] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -131,6 +134,8 @@ pub(super) const PLACES: [&Place; 23] = [
     &LIMITS_SIDE,
     &LIMITS,
     &ACCESS,
+    &BASIC,
+    &FORWARD,
     &CLOSE_CODES,
     &HEARTBEAT,
     &CERTIFICATE,

@@ -79,6 +79,8 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("[defaults]" | "[[route]]", "timeouts") => &keys::TIMEOUTS,
         ("[defaults]" | "[[route]]", "limits") => &keys::LIMITS,
         ("[defaults]" | "[[route]]", "access") => &keys::ACCESS,
+        ("access", "basic") => &keys::BASIC,
+        ("access", "forward") => &keys::FORWARD,
         ("[defaults]" | "[[route]]", "close_codes") => &keys::CLOSE_CODES,
         ("heartbeat", "client" | "upstream") => &keys::HEARTBEAT_SIDE,
         ("limits", "client" | "upstream") => &keys::LIMITS_SIDE,
@@ -130,6 +132,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         ("[gateway] drain", "rate") => text(RATE),
         ("[gateway] rates", _) => or("off", &text(RATE)),
         ("[access_log]", "format") => words(&["json", "text"]),
+        ("access.basic", "authorization") => words(&["remove", "pass"]),
         ("close_codes", _) => or("cut", &code()),
         ("[log]", "format") => words(&["auto", "text", "json"]),
         ("[log]" | "[access_log]", "sessions") => words(&["all", "abnormal", "off"]),
@@ -156,7 +159,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "backup") => json!({"type": "boolean"}),
         ("servers of an [upstream.NAME]", "max_sessions") => or("off", &count(1)),
         (_, "same_site") => words(&["lax", "strict", "none"]),
-        (_, "trusted_proxies" | "origins" | "source" | "allow" | "deny") => texts(),
+        (_, "trusted_proxies" | "origins" | "source" | "allow" | "deny" | "copy_headers") => texts(),
         (_, _) => like(told.about(path).and_then(|about| about.default.as_ref())),
     }
 }

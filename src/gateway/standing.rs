@@ -100,7 +100,8 @@ impl Standing {
         let pairs = self.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let pairs = pairs.flat_map(|tls| &tls.certificates);
         let authorities = self.config.upstreams.iter().filter_map(|upstream| upstream.ca.clone());
-        pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]).chain(authorities).collect()
+        let access = self.config.routes.iter().flat_map(|route| route.options.access.files());
+        pairs.flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]).chain(authorities).chain(access).collect()
     }
 }
 

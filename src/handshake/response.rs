@@ -4,7 +4,10 @@ use super::{
     headers::{HopByHop, is_deflate, members, pass, remove_hop_by_hop},
 };
 use crate::{
-    access::rates::{Counted, TooMany},
+    access::{
+        NotLetIn,
+        rates::{Counted, TooMany},
+    },
     metrics::HandshakeResult,
 };
 use bytes::Bytes;
@@ -36,8 +39,8 @@ pub(super) enum Refusal {
     Malformed(&'static str),
     NoRoute,
     Origin,
-    /// The route's lists do not let the client's address in.
-    Address,
+    /// The route's guard does not let the client in.
+    Entry(NotLetIn),
     /// Too many came of late.
     Rate(TooMany),
     Denied(Denied),
@@ -60,7 +63,9 @@ impl Refusal {
             Self::NotAnUpgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Origin | Self::Address => StatusCode::FORBIDDEN,
+            Self::Origin | Self::Entry(NotLetIn::Address) => StatusCode::FORBIDDEN,
+            Self::Entry(NotLetIn::Credentials(_)) => StatusCode::UNAUTHORIZED,
+            Self::Entry(NotLetIn::Failed { status, .. }) => *status,
             Self::Rate(TooMany { one_address: true, .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Rate(TooMany { one_address: false, .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denied::Address) => StatusCode::TOO_MANY_REQUESTS,
@@ -82,7 +87,9 @@ impl Refusal {
             Self::Malformed(_) => HandshakeResult::Malformed,
             Self::NoRoute => HandshakeResult::NoRoute,
             Self::Origin => HandshakeResult::Origin,
-            Self::Address => HandshakeResult::AddressDenied,
+            Self::Entry(NotLetIn::Address) => HandshakeResult::AddressDenied,
+            Self::Entry(NotLetIn::Credentials(_)) => HandshakeResult::Credentials,
+            Self::Entry(NotLetIn::Failed { .. }) => HandshakeResult::AuthFailed,
             Self::Rate(TooMany { one_address: true, .. }) => HandshakeResult::AddressRate,
             Self::Rate(TooMany { one_address: false, .. }) => HandshakeResult::Rate,
             Self::Denied(Denied::Draining) => HandshakeResult::Draining,
@@ -103,7 +110,11 @@ impl Refusal {
         let text = match self {
             Self::Upstream { cause, .. } => return Cow::Owned(cause.clone()),
             Self::Origin => "the origin is not among the route's `origins`",
-            Self::Address => "the address is not let in by the route's `access.allow` and `access.deny`",
+            Self::Entry(NotLetIn::Failed { cause, .. }) => return Cow::Owned(cause.clone()),
+            Self::Entry(NotLetIn::Credentials(_)) => "no name with its password of the route's `access.basic`",
+            Self::Entry(NotLetIn::Address) => {
+                "the address is not let in by the route's `access.allow` and `access.deny`"
+            }
             Self::Rate(TooMany { counted, one_address, .. }) => rate_cause(*counted, *one_address),
             Self::Denied(Denied::Draining) => "the gateway is draining",
             Self::Denied(Denied::Full) => "as many sessions are open as `gateway.max_sessions` allows",
@@ -127,7 +138,9 @@ impl Refusal {
             Self::Version => "only version 13 of the WebSocket protocol (RFC 6455) is spoken here",
             Self::NoRoute => "no route serves this host and path",
             Self::Origin => "pages of this origin may not connect here",
-            Self::Address => "this address may not connect here",
+            Self::Entry(NotLetIn::Address) => "this address may not connect here",
+            Self::Entry(NotLetIn::Credentials(_)) => "a name and its password are needed here",
+            Self::Entry(NotLetIn::Failed { .. }) => "whether you may connect cannot be found out; try again later",
             Self::Rate(TooMany { one_address: true, .. }) => {
                 "too many attempts to connect from this address; try again later"
             }
@@ -161,7 +174,7 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::NoRoute
             | Self::Origin
-            | Self::Address
+            | Self::Entry(_)
             | Self::Denied(_)
             | Self::Upstream { .. }
             | Self::Overloaded
@@ -176,6 +189,9 @@ impl Refusal {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if let Self::Entry(NotLetIn::Credentials((name, challenge))) = self {
+            headers.insert(name, challenge.clone());
+        }
         match self.status() {
             StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, HeaderValue::from_static("GET"))),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
@@ -249,13 +265,22 @@ pub(super) fn passed_on(response: Response<Incoming>) -> Response<Body> {
 }
 
 /// The names in our own answers that hyper would write in lower case.
-pub(super) static SPELLINGS: &[&str] =
-    &["Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Retry-After", "Allow", "Date"];
+pub(super) static SPELLINGS: &[&str] = &[
+    "Upgrade",
+    "Connection",
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Version",
+    "Retry-After",
+    "Allow",
+    "Date",
+    "WWW-Authenticate",
+];
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{super::headers::tests::headers, *};
+    use http::header::WWW_AUTHENTICATE;
     use std::time::Duration;
 
     fn backend_head(lines: &[(&str, &str)]) -> Parts {
@@ -308,6 +333,8 @@ mod tests {
         let rate = |one_address| {
             Refusal::Rate(TooMany { counted: Counted::Sessions, one_address, wait: Duration::from_millis(2500) })
         };
+        let realm = HeaderValue::from_static("Basic realm=\"chat\"");
+        let failed = |status| Refusal::Entry(NotLetIn::Failed { status, cause: "10.0.0.1: it answered 500".into() });
         let upstream = |status| Refusal::Upstream { status, cause: "10.0.0.1: connection refused".into() };
         for (refusal, status, names) in [
             (Refusal::Method, 405, &[ALLOW][..]),
@@ -316,7 +343,10 @@ mod tests {
             (Refusal::Malformed("why"), 400, &[]),
             (Refusal::NoRoute, 404, &[]),
             (Refusal::Origin, 403, &[]),
-            (Refusal::Address, 403, &[]),
+            (Refusal::Entry(NotLetIn::Address), 403, &[]),
+            (Refusal::Entry(NotLetIn::Credentials((WWW_AUTHENTICATE, realm.clone()))), 401, &[WWW_AUTHENTICATE]),
+            (failed(StatusCode::BAD_GATEWAY), 502, &[]),
+            (failed(StatusCode::SERVICE_UNAVAILABLE), 503, &[RETRY_AFTER]),
             (rate(true), 429, &[RETRY_AFTER]),
             (rate(false), 503, &[RETRY_AFTER]),
             (Refusal::Denied(Denied::Address), 429, &[RETRY_AFTER]),

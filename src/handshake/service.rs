@@ -1,6 +1,7 @@
 //! From a request head to the handshake's answer: the tower stack, and the service at its heart.
 use super::{
     Edge,
+    access::{self, Caller, Entry},
     forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
     refusals::RefusedHandshake,
     request::UpgradeRequest,
@@ -8,7 +9,6 @@ use super::{
     spelling::Speller,
 };
 use crate::{
-    access::rates::Counted,
     listener::{Health, Peer},
     metrics::{HandshakeResult, Meter},
     otel::{Arrival, Handshake},
@@ -197,7 +197,21 @@ impl Visit {
         if !route.config.allows_origin(request.origin.as_deref()) {
             return Err(Refusal::Origin);
         }
-        self.let_in(&route, provenance.client, asked)?;
+        let caller = Caller {
+            provenance: &provenance,
+            method: &Method::GET,
+            target: &request.target,
+            authority: &request.authority,
+            headers: &request.headers,
+            now: asked.into_std(),
+        };
+        let granted = match access::check(&route, self.edge.admission.rates(), &caller).await? {
+            Entry::Granted(granted) => granted,
+            Entry::Answered(answer) => {
+                self.record(access::ANSWERED, Some(answer.status()), "the access.forward service refused".into());
+                return Ok(answer);
+            }
+        };
         let permit = self.edge.admission.admit(&route.config, provenance.client).map_err(Refusal::Denied)?;
         let (key, authority) = (request.key.clone(), request.authority.clone());
         let origin = request.origin.as_deref().map(|origin| bounded(origin).into());
@@ -206,6 +220,7 @@ impl Visit {
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        granted.apply(&mut head.headers);
         self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
         let secure = is_secure(&head.headers);
@@ -243,16 +258,6 @@ impl Visit {
         *self.upgrade.borrow_mut() = Some(upgrade);
         self.speller.arm();
         Ok(switching(head, &key))
-    }
-
-    /// The route's lists and the gateway's rates.
-    fn let_in(&self, route: &Route, client: Option<IpAddr>, now: Instant) -> Result<(), Refusal> {
-        if !route.config.options.access.addresses.admit(client) {
-            return Err(Refusal::Address);
-        }
-        let rates = self.edge.admission.rates();
-        rates.take(Counted::Handshakes, client, now.into_std()).map_err(Refusal::Rate)?;
-        rates.take(Counted::Sessions, client, now.into_std()).map_err(Refusal::Rate)
     }
 
     fn know(&self, route: &Arc<RouteConfig>, meter: &Arc<Meter>) {

@@ -26,6 +26,12 @@ pub enum HandshakeResult {
     AddressLimit,
     /// `access.allow` and `access.deny`.
     AddressDenied,
+    /// `access.basic`: no password, or a wrong one.
+    Credentials,
+    /// `access.forward` said no; its answer was passed on.
+    AuthRefused,
+    /// What was to decide could not.
+    AuthFailed,
     /// `gateway.rates`, for all together.
     Rate,
     /// `gateway.rates`, for one address.
@@ -51,7 +57,7 @@ pub enum HandshakeResult {
 }
 
 impl HandshakeResult {
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Accepted,
         Self::BackendRefused,
         Self::BackendFailed,
@@ -63,6 +69,9 @@ impl HandshakeResult {
         Self::Memory,
         Self::AddressLimit,
         Self::AddressDenied,
+        Self::Credentials,
+        Self::AuthRefused,
+        Self::AuthFailed,
         Self::Rate,
         Self::AddressRate,
         Self::Timeout,
@@ -93,6 +102,9 @@ impl HandshakeResult {
             Self::Memory => "memory",
             Self::AddressLimit => "address_limit",
             Self::AddressDenied => "address_denied",
+            Self::Credentials => "credentials",
+            Self::AuthRefused => "auth_refused",
+            Self::AuthFailed => "auth_failed",
             Self::Rate => "rate",
             Self::AddressRate => "address_rate",
             Self::Timeout => "timeout",
@@ -136,6 +148,9 @@ impl HandshakeResult {
             | Self::Memory
             | Self::AddressLimit
             | Self::AddressDenied
+            | Self::Credentials
+            | Self::AuthRefused
+            | Self::AuthFailed
             | Self::Rate
             | Self::AddressRate
             | Self::Timeout => Some(false),

@@ -2,7 +2,7 @@
 use super::{BackendAddress, UpstreamConfig, resolve::bare};
 use crate::pem::{self, PemError};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::{
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -53,6 +53,24 @@ pub(super) fn connector(
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(TlsConnector::from(Arc::new(tls))))
+}
+
+/// A connector for a service that is no pool. `authorities`: its own ones, instead of the platform's.
+pub(crate) fn trusting(
+    whose: &str,
+    authorities: Option<&[CertificateDer<'static>]>,
+) -> Result<TlsConnector, UpstreamTlsError> {
+    let mut tls = match authorities {
+        Some(certificates) => {
+            let mut roots = RootCertStore::empty();
+            // They were checked when the configuration was read.
+            roots.add_parsable_certificates(certificates.iter().cloned());
+            with_roots(roots)
+        }
+        None => with_platform(whose)?,
+    };
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(tls)))
 }
 
 /// The name sent as SNI and looked for in the certificate.
