@@ -25,6 +25,7 @@
 //! | [`metrics`] | what workers count, and the text of it | IO but of `/proc`, HTTP, configuration files |
 //! | [`pem`], [`tasks`], [`pacing`] | files, tasks and turns that several of the next need | all of the next |
 //! | [`handshake`], [`listener`], [`upstream`], [`route`] | from an accepted connection to a session | frames |
+//! | [`access`] | who may come in: addresses, rates | routes, backends, frames |
 //! | [`probe`] | asks any WebSocket service what is on its path | sessions, configuration |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
 //! | [`worker`], [`shutdown`] | one thread with its sockets and sessions; the drain of all of them | frames, HTTP |
@@ -38,6 +39,7 @@
 //! [`config::parse`] and [`gateway::Gateway`]; `examples/embed.rs` shows how. What the gateway decides, and why, stands
 //! in `docs/behaviour.md`.
 
+pub mod access;
 pub mod admin;
 pub mod config;
 pub mod descriptors;

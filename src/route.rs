@@ -4,7 +4,11 @@ mod edits;
 
 pub use edits::{Edits, HeaderEdits, Line, Template, TemplateError, Variable};
 
-use crate::{relay::RelayConfig, upstream::Upstream};
+use crate::{
+    access::{AccessConfig, Guard},
+    relay::RelayConfig,
+    upstream::Upstream,
+};
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 /// A route as configured: complete, typed, valid.
@@ -55,6 +59,8 @@ pub struct RouteOptions {
     /// Sessions at a time from one address (IPv6: one /64). `None`: no limit.
     pub sessions_per_address: Option<u32>,
     pub headers: Arc<HeaderEdits>,
+    /// Who may open sessions.
+    pub access: Arc<AccessConfig>,
 }
 
 /// What happens to permessage-deflate offers (RFC 7692).
@@ -68,6 +74,8 @@ pub enum Compression {
 pub struct Route {
     pub config: Arc<RouteConfig>,
     pub upstream: Arc<Upstream>,
+    /// Who may come in.
+    pub guard: Arc<Guard>,
 }
 
 impl AsRef<RouteConfig> for Route {
@@ -222,6 +230,7 @@ pub(crate) mod tests {
                 header: 16 * 1024,
                 sessions_per_address: None,
                 headers: Arc::default(),
+                access: Arc::default(),
             },
         }
     }

@@ -4,6 +4,8 @@
 //! with a sanitizer without further tools, and the parsers of handshakes are private to their module.
 #![allow(dead_code, unused_imports, unexpected_cfgs)]
 
+#[path = "../../src/access/mod.rs"]
+pub mod access;
 #[path = "../../src/config/mod.rs"]
 pub mod config;
 #[path = "../../src/descriptors.rs"]

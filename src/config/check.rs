@@ -1,7 +1,7 @@
 //! From the text of `gateway.toml` to a complete, valid `Config`, or to all its mistakes at once.
 use super::{
     AccessLogConfig, AccessLogFormat, AccessLogPath, Config, DrainConfig, GatewayConfig, LogConfig, LogFormat,
-    LogSessions, address, admin,
+    LogSessions, access, address, admin,
     file::Table,
     keys, listeners, options,
     problem::{ConfigErrors, Sink, Wrong},
@@ -31,7 +31,7 @@ pub fn parse(file_name: &str, text: &str, base: &Path) -> Result<Config, ConfigE
 }
 
 fn read(root: &Table<'_>, base: &Path) -> Config {
-    let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default());
+    let defaults = options::read(&root.child("defaults", &keys::DEFAULTS), &RouteOptions::default(), base);
     let upstreams = upstreams::read(root, base);
     let access_log = read_access_log(&root.child("access_log", &keys::ACCESS_LOG), base);
     let gateway = root.child("gateway", &keys::GATEWAY);
@@ -42,7 +42,7 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
         access_log,
         admin: admin::read(root, base, &listeners),
         listeners,
-        routes: routes::read(root, &defaults, &upstreams),
+        routes: routes::read(root, &defaults, &upstreams, base),
         upstreams: upstreams.into_iter().flat_map(|(_, upstream)| upstream).collect(),
         defaults,
     }
@@ -59,6 +59,7 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
         pid_file: None,
         upgrade_timeout: 30 * SECOND,
         drain,
+        rates: access::read_rates(table),
         watch: false,
     };
     let number = |most| move |value: &DeValue<'_>| value::count(value, 1, most).map(to_usize);

@@ -23,17 +23,22 @@ pub(super) const GATEWAY: Place = Place {
         "pid_file",
         "upgrade_timeout",
         "drain",
+        "rates",
         "watch",
     ],
 };
 pub(super) const DRAIN: Place =
     Place { title: "[gateway] drain", keys: &["delay", "spread", "rate", "order", "timeout", "code"] };
+pub(super) const RATES: Place = Place {
+    title: "[gateway] rates",
+    keys: &["handshakes", "handshakes_per_address", "sessions", "sessions_per_address"],
+};
 pub(super) const LOG: Place = Place { title: "[log]", keys: &["level", "format", "sessions"] };
 pub(super) const ACCESS_LOG: Place = Place { title: "[access_log]", keys: &["path", "format", "sessions", "every"] };
 pub(super) const ADMIN: Place = Place { title: "[admin]", keys: &["address", "token_file", "hosts"] };
 pub(super) const DEFAULTS: Place = Place {
     title: "[defaults]",
-    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "close_codes", "headers"],
+    keys: &["pings", "compression", "utf8", "heartbeat", "timeouts", "limits", "access", "close_codes", "headers"],
 };
 pub(super) const HEARTBEAT: Place = Place { title: "heartbeat", keys: &["client", "upstream"] };
 pub(super) const HEARTBEAT_SIDE: Place = Place {
@@ -44,6 +49,10 @@ pub(super) const TIMEOUTS: Place =
     Place { title: "timeouts", keys: &["connect", "handshake", "close", "stall", "idle", "max_age"] };
 pub(super) const LIMITS: Place =
     Place { title: "limits", keys: &["client", "upstream", "pace", "header", "sessions_per_address"] };
+pub(super) const ACCESS: Place = Place { title: "access", keys: &["allow", "deny", "basic", "forward"] };
+pub(super) const BASIC: Place =
+    Place { title: "access.basic", keys: &["file", "realm", "user_header", "authorization"] };
+pub(super) const FORWARD: Place = Place { title: "access.forward", keys: &["url", "timeout", "copy_headers", "ca"] };
 pub(super) const LIMITS_SIDE: Place = Place {
     title: "limits.client or limits.upstream",
     keys: &["message", "frame", "fragments", "messages_per_second", "bytes_per_second", "over_rate"],
@@ -91,6 +100,7 @@ pub(super) const ROUTE: Place = Place {
         "heartbeat",
         "timeouts",
         "limits",
+        "access",
         "close_codes",
         "headers",
     ],
@@ -121,10 +131,11 @@ pub(super) const UPSTREAM_TLS: Place =
     Place { title: "tls of an [upstream.NAME]", keys: &["ca", "certificate", "key", "server_name"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 24] = [
+pub(super) const PLACES: [&Place; 28] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
+    &RATES,
     &LOG,
     &ACCESS_LOG,
     &LISTENER,
@@ -141,6 +152,9 @@ pub(super) const PLACES: [&Place; 24] = [
     &TIMEOUTS,
     &LIMITS_SIDE,
     &LIMITS,
+    &ACCESS,
+    &BASIC,
+    &FORWARD,
     &CLOSE_CODES,
     &HEARTBEAT,
     &CERTIFICATE,

@@ -1,4 +1,5 @@
 //! The whole configuration: complete, typed, valid. The rest of the program sees only this.
+mod access;
 mod address;
 mod admin;
 mod balance;
@@ -37,6 +38,7 @@ pub use schema::schema;
 pub use value::{duration_text, size_text};
 
 use crate::{
+    access::rates::RatesConfig,
     listener::{ListenAddress, ListenerConfig, trust::ClientSource},
     pacing::{Pace, Turns},
     protocol::close::CloseCode,
@@ -85,6 +87,7 @@ pub struct GatewayConfig {
     /// How long a new process may take to be ready at an upgrade.
     pub upgrade_timeout: Duration,
     pub drain: DrainConfig,
+    pub rates: RatesConfig,
     /// Reload when the file or a certificate changes.
     pub watch: bool,
 }

@@ -1,11 +1,11 @@
 //! The keys of `[defaults]`, which every `[[route]]` may override one by one.
-use super::{file::Table, headers, keys, limits, problem::Wrong, value};
+use super::{access, file::Table, headers, keys, limits, problem::Wrong, value};
 use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
     relay::{CloseCodes, EndReason, MessageLimits, PerSide, Pings, RelayConfig, RelayTimeouts, Side, Utf8},
     route::{Compression, RouteOptions},
 };
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use toml::de::DeValue;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,12 +47,13 @@ impl Default for RouteOptions {
             header: 16 << 10,
             sessions_per_address: None,
             headers: Arc::default(),
+            access: Arc::default(),
         }
     }
 }
 
 /// The options of `base`, with those keys replaced that `table` has.
-pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
+pub(super) fn read(table: &Table<'_>, base: &RouteOptions, folder: &Path) -> RouteOptions {
     let mut options = base.clone();
     let mut relay = (*base.relay).clone();
 
@@ -83,6 +84,7 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions) -> RouteOptions {
     limits.set("header", &mut options.header, header_size);
     limits.set("sessions_per_address", &mut options.sessions_per_address, value::unless("off", sessions));
 
+    options.access = access::read(&table.child("access", &keys::ACCESS), &base.access, folder);
     read_close_codes(&table.child("close_codes", &keys::CLOSE_CODES), &mut relay.close_codes);
     options.headers = Arc::new(headers::read(table, &base.headers));
     options.relay = Arc::new(relay);

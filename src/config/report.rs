@@ -1,6 +1,6 @@
 //! What `pulsegate check` prints: everything that will be served, and what to think twice about.
 use super::{
-    AdminConfig, Ceilings, Config, detection, idle_bytes_per_day,
+    AdminConfig, Ceilings, Config, access, detection, idle_bytes_per_day,
     routes::pattern_text,
     value::{quoted, time_text},
     warnings,
@@ -148,6 +148,9 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
     let HeaderEdits { request, response } = &*route.options.headers;
     write_edits(out, "to the backend", request)?;
     write_edits(out, "to the client", response)?;
+    if let Some(told) = access::told(&route.options.access) {
+        writeln!(out, "    {told}")?;
+    }
     let servers: &[ServerConfig] = config
         .upstreams
         .iter()

@@ -4,12 +4,16 @@ use crate::{
     route::{HostHeader, HostPattern, RouteConfig, RouteOptions},
     upstream::UpstreamConfig,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 pub(super) fn read(
     root: &Table<'_>,
     defaults: &RouteOptions,
     upstreams: &[(String, Option<UpstreamConfig>)],
+    base: &Path,
 ) -> Vec<RouteConfig> {
     let tables = root.each("route", &keys::ROUTE);
     if root.has_none("route") {
@@ -20,7 +24,7 @@ pub(super) fn read(
     let mut seen = Seen::default();
     let mut routes = Vec::new();
     for table in tables {
-        if let Some(route) = read_route(&table, defaults, &names) {
+        if let Some(route) = read_route(&table, defaults, &names, base) {
             seen.enter(&table, &route);
             routes.push(route);
         }
@@ -29,9 +33,9 @@ pub(super) fn read(
 }
 
 /// `None` if it has no host or path to compare with other routes, or no upstream.
-fn read_route(table: &Table<'_>, defaults: &RouteOptions, upstreams: &[&str]) -> Option<RouteConfig> {
+fn read_route(table: &Table<'_>, defaults: &RouteOptions, upstreams: &[&str], base: &Path) -> Option<RouteConfig> {
     let upstream = read_upstream_name(table, upstreams);
-    let options = options::read(table, defaults);
+    let options = options::read(table, defaults, base);
     let origins = table.list("origins", |value| address::origin(&value::text(value)?));
     let host = table.read("host", |value| address::host(&value::text(value)?));
     let host = host.or((!table.has("host")).then_some(HostPattern::Any));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 /// The shipped file says of each key what it is for, and its default.
 const SHIPPED: &str = include_str!("../../gateway.toml");
 const DURATION: &str = r"^[0-9]+(\.[0-9]+)?[ ]*[a-zµ]+([ ,]*[0-9]+(\.[0-9]+)?[ ]*[a-zµ]+)*$";
+const RATE: &str = "^ *[1-9][0-9]* */ *(s|sec|second|m|min|minute)$";
 const SIZE: &str = r"^[0-9]+(B|KiB|MiB|GiB)$";
 
 /// The schema (draft 2020-12) of the whole file.
@@ -73,9 +74,13 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("the top level", "route") => &keys::ROUTE,
         ("the top level", "upstream") => &keys::UPSTREAM,
         ("[gateway]", "drain") => &keys::DRAIN,
+        ("[gateway]", "rates") => &keys::RATES,
         ("[defaults]" | "[[route]]", "heartbeat") => &keys::HEARTBEAT,
         ("[defaults]" | "[[route]]", "timeouts") => &keys::TIMEOUTS,
         ("[defaults]" | "[[route]]", "limits") => &keys::LIMITS,
+        ("[defaults]" | "[[route]]", "access") => &keys::ACCESS,
+        ("access", "basic") => &keys::BASIC,
+        ("access", "forward") => &keys::FORWARD,
         ("[defaults]" | "[[route]]", "close_codes") => &keys::CLOSE_CODES,
         ("heartbeat", "client" | "upstream") => &keys::HEARTBEAT_SIDE,
         ("limits", "client" | "upstream") => &keys::LIMITS_SIDE,
@@ -127,8 +132,10 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         ("[gateway]", "memory_limit") => or("off", &text(SIZE)),
         ("[gateway] drain", "code") => or("auto", &code()),
         ("[gateway] drain", "order") => words(&["oldest", "random"]),
-        ("[gateway] drain", "rate") => text("^ *[1-9][0-9]* */ *(s|sec|second|m|min|minute)$"),
+        ("[gateway] drain", "rate") => text(RATE),
+        ("[gateway] rates", _) => or("off", &text(RATE)),
         ("[access_log]", "format") => words(&["json", "text"]),
+        ("access.basic", "authorization") => words(&["remove", "pass"]),
         ("close_codes", _) => or("cut", &code()),
         ("[log]", "format") => words(&["auto", "text", "json"]),
         ("[log]" | "[access_log]", "sessions") => words(&["all", "abnormal", "off"]),
@@ -161,7 +168,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "backup") => json!({"type": "boolean"}),
         ("servers of an [upstream.NAME]", "max_sessions") => or("off", &count(1)),
         (_, "same_site") => words(&["lax", "strict", "none"]),
-        (_, "trusted_proxies" | "origins" | "source") => texts(),
+        (_, "trusted_proxies" | "origins" | "source" | "allow" | "deny" | "copy_headers") => texts(),
         (_, _) => like(told.about(path).and_then(|about| about.default.as_ref())),
     }
 }

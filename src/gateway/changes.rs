@@ -73,6 +73,7 @@ impl Changes {
             pid_file,
             upgrade_timeout,
             drain,
+            rates,
             watch,
         } = &old.gateway;
         let LogConfig { level, format, sessions } = &old.log;
@@ -83,6 +84,7 @@ impl Changes {
             ("gateway.trusted_proxies", *trusted_proxies != gateway.trusted_proxies),
             ("gateway.client_address", *client_address != gateway.client_address),
             ("gateway.drain", *drain != gateway.drain),
+            ("gateway.rates", *rates != gateway.rates),
             ("gateway.watch", *watch != gateway.watch),
             ("log.level", *level != new.log.level),
             ("log.sessions", *sessions != new.log.sessions),

@@ -1,6 +1,7 @@
 //! Routes and pools at run time, built anew for each configuration from what of the former ones still stands.
 use super::StartError;
 use crate::{
+    access::Guard,
     config::Config,
     metrics::Meters,
     route::{Route, RouteConfig, Router},
@@ -31,7 +32,10 @@ impl Routing {
         let routes: HashMap<String, Arc<RouteConfig>> =
             config.routes.iter().map(|route| (route.name.clone(), known_route(route, old))).collect();
         let bound = |route: &RouteConfig| match upstreams.get(&route.upstream) {
-            Some(upstream) => Ok(Route { config: Arc::clone(&routes[&route.name]), upstream: Arc::clone(upstream) }),
+            Some(upstream) => {
+                let config = Arc::clone(&routes[&route.name]);
+                Ok(Route { guard: guard(&config, old)?, config, upstream: Arc::clone(upstream) })
+            }
             None => Err(StartError::NoUpstream { route: route.name.clone(), upstream: route.upstream.clone() }),
         };
         let router = Router::new(config.routes.iter().map(bound).collect::<Result<_, _>>()?);
@@ -84,6 +88,15 @@ fn pool(config: &UpstreamConfig, old: Option<&Routing>, meters: &Meters) -> Resu
         return Ok(Arc::clone(known));
     }
     Upstream::with(config, meters, |address| old?.backend(&config.name, address))
+}
+
+/// A route that is the same keeps its guard, with all that it knows.
+fn guard(config: &Arc<RouteConfig>, old: Option<&Routing>) -> Result<Arc<Guard>, UpstreamTlsError> {
+    let same = |route: &&Arc<Route>| Arc::ptr_eq(&route.config, config);
+    match old.and_then(|old| old.router.matching_order().find(same)) {
+        Some(route) => Ok(Arc::clone(&route.guard)),
+        None => Guard::new(&config.options.access).map(Arc::new),
+    }
 }
 
 fn known_route(config: &RouteConfig, old: Option<&Routing>) -> Arc<RouteConfig> {

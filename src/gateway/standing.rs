@@ -77,6 +77,9 @@ impl Standing {
         if (was.max_sessions, was.memory_limit) != (is.max_sessions, is.memory_limit) {
             self.admission.limit(max_sessions(new), is.memory_limit);
         }
+        if was.rates != is.rates {
+            self.admission.rates().set(&is.rates);
+        }
         self.verdicts.select(new.log.sessions);
         if self.config.log.level != new.log.level && !log::set_level(&new.log.level) {
             // The log is that of a program around us.
@@ -101,11 +104,13 @@ impl Standing {
         let authorities = self.config.upstreams.iter().filter_map(|upstream| upstream.ca.clone());
         let identities = self.config.upstreams.iter().filter_map(|upstream| upstream.dials.identity.clone());
         let identities = identities.flat_map(|files| [files.certificate, files.key]);
+        let access = self.config.routes.iter().flat_map(|route| route.options.access.files());
         pairs
             .flat_map(|pair| [pair.certificate.clone(), pair.key.clone()])
             .chain(clients)
             .chain(authorities)
             .chain(identities)
+            .chain(access)
             .collect()
     }
 }

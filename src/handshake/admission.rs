@@ -1,6 +1,6 @@
 //! Who may open a session now: session, address and memory limits, and draining.
 use super::crowd::Crowd;
-use crate::route::RouteConfig;
+use crate::{access::rates::Rates, route::RouteConfig};
 use std::{
     collections::HashMap,
     fmt,
@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 /// The limits on all sessions of the gateway, shared by all workers.
@@ -21,6 +22,7 @@ pub struct Admission {
     sessions: AtomicUsize,
     by_address: Mutex<HashMap<AddressKey, u32>>,
     crowd: Crowd,
+    rates: Rates,
 }
 
 /// Bytes held now.
@@ -76,6 +78,7 @@ impl Admission {
             sessions: AtomicUsize::new(0),
             by_address: Mutex::default(),
             crowd: Crowd::default(),
+            rates: Rates::new(Instant::now()),
         })
     }
 
@@ -134,6 +137,12 @@ impl Admission {
     #[must_use]
     pub fn max_sessions(&self) -> usize {
         self.max_sessions.load(Ordering::Relaxed)
+    }
+
+    /// How many may come in a second.
+    #[must_use]
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// From now on nobody is admitted.

@@ -1,4 +1,5 @@
 //! The opening handshake: from a connected stream to a session's `Opening`, or an HTTP refusal.
+mod access;
 pub mod admission;
 mod crowd;
 mod edits;

@@ -3,7 +3,13 @@ use super::{
     admission::Denied,
     headers::{HopByHop, is_deflate, members, pass, remove_hop_by_hop},
 };
-use crate::metrics::HandshakeResult;
+use crate::{
+    access::{
+        NotLetIn,
+        rates::{Counted, TooMany},
+    },
+    metrics::HandshakeResult,
+};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -33,6 +39,10 @@ pub(super) enum Refusal {
     Malformed(&'static str),
     NoRoute,
     Origin,
+    /// The route's guard does not let the client in.
+    Entry(NotLetIn),
+    /// Too many came of late.
+    Rate(TooMany),
     Denied(Denied),
     /// The backends of the route gave no WebSocket: 502, 503 or 504, and the cause for the log.
     Upstream {
@@ -53,7 +63,11 @@ impl Refusal {
             Self::NotAnUpgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Origin | Self::Entry(NotLetIn::Address) => StatusCode::FORBIDDEN,
+            Self::Entry(NotLetIn::Credentials(_)) => StatusCode::UNAUTHORIZED,
+            Self::Entry(NotLetIn::Failed { status, .. }) => *status,
+            Self::Rate(TooMany { one_address: true, .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Rate(TooMany { one_address: false, .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denied::Address) => StatusCode::TOO_MANY_REQUESTS,
             Self::Denied(Denied::Draining | Denied::Full | Denied::Memory) | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -73,6 +87,11 @@ impl Refusal {
             Self::Malformed(_) => HandshakeResult::Malformed,
             Self::NoRoute => HandshakeResult::NoRoute,
             Self::Origin => HandshakeResult::Origin,
+            Self::Entry(NotLetIn::Address) => HandshakeResult::AddressDenied,
+            Self::Entry(NotLetIn::Credentials(_)) => HandshakeResult::Credentials,
+            Self::Entry(NotLetIn::Failed { .. }) => HandshakeResult::AuthFailed,
+            Self::Rate(TooMany { one_address: true, .. }) => HandshakeResult::AddressRate,
+            Self::Rate(TooMany { one_address: false, .. }) => HandshakeResult::Rate,
             Self::Denied(Denied::Draining) => HandshakeResult::Draining,
             Self::Denied(Denied::Full) => HandshakeResult::Full,
             Self::Denied(Denied::Memory) => HandshakeResult::Memory,
@@ -91,6 +110,12 @@ impl Refusal {
         let text = match self {
             Self::Upstream { cause, .. } => return Cow::Owned(cause.clone()),
             Self::Origin => "the origin is not among the route's `origins`",
+            Self::Entry(NotLetIn::Failed { cause, .. }) => return Cow::Owned(cause.clone()),
+            Self::Entry(NotLetIn::Credentials(_)) => "no name with its password of the route's `access.basic`",
+            Self::Entry(NotLetIn::Address) => {
+                "the address is not let in by the route's `access.allow` and `access.deny`"
+            }
+            Self::Rate(TooMany { counted, one_address, .. }) => rate_cause(*counted, *one_address),
             Self::Denied(Denied::Draining) => "the gateway is draining",
             Self::Denied(Denied::Full) => "as many sessions are open as `gateway.max_sessions` allows",
             Self::Denied(Denied::Memory) => "the outboxes hold nearly `gateway.memory_limit`",
@@ -113,6 +138,15 @@ impl Refusal {
             Self::Version => "only version 13 of the WebSocket protocol (RFC 6455) is spoken here",
             Self::NoRoute => "no route serves this host and path",
             Self::Origin => "pages of this origin may not connect here",
+            Self::Entry(NotLetIn::Address) => "this address may not connect here",
+            Self::Entry(NotLetIn::Credentials(_)) => "a name and its password are needed here",
+            Self::Entry(NotLetIn::Failed { .. }) => "whether you may connect cannot be found out; try again later",
+            Self::Rate(TooMany { one_address: true, .. }) => {
+                "too many attempts to connect from this address; try again later"
+            }
+            Self::Rate(TooMany { one_address: false, .. }) => {
+                "too many clients connect at this moment; try again later"
+            }
             Self::Denied(Denied::Draining) => "the gateway is about to stop; connect again",
             Self::Denied(Denied::Full | Denied::Memory) | Self::Overloaded => "the gateway is full; try again later",
             Self::Denied(Denied::Address) => "too many connections from this address; close one or try again later",
@@ -127,16 +161,41 @@ impl Refusal {
         }
     }
 
+    /// After how many seconds the client may come back. Those that came together are sent back apart, unless one address is meant.
+    fn retry_seconds(&self) -> u32 {
+        match self {
+            Self::Rate(TooMany { wait, one_address, .. }) => {
+                let wait = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+                if *one_address { wait } else { wait.saturating_add(fastrand::u32(0..RETRY_SECONDS)) }
+            }
+            Self::Method
+            | Self::NotAnUpgrade(_)
+            | Self::Version
+            | Self::Malformed(_)
+            | Self::NoRoute
+            | Self::Origin
+            | Self::Entry(_)
+            | Self::Denied(_)
+            | Self::Upstream { .. }
+            | Self::Overloaded
+            | Self::TimedOut
+            | Self::Internal => RETRY_SECONDS,
+        }
+    }
+
     pub(super) fn response(&self) -> Response<Body> {
         let text = format!("{}\n", self.sentence());
         let mut response = Response::new(Either::Left(Full::from(text)));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if let Self::Entry(NotLetIn::Credentials((name, challenge))) = self {
+            headers.insert(name, challenge.clone());
+        }
         match self.status() {
             StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, HeaderValue::from_static("GET"))),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+                headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_seconds()));
             }
             StatusCode::UPGRADE_REQUIRED => {
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -146,6 +205,15 @@ impl Refusal {
             _ => {}
         }
         response
+    }
+}
+
+fn rate_cause(counted: Counted, one_address: bool) -> &'static str {
+    match (counted, one_address) {
+        (Counted::Handshakes, true) => "the address is above `gateway.rates.handshakes_per_address`",
+        (Counted::Handshakes, false) => "there are more handshakes than `gateway.rates.handshakes` allows",
+        (Counted::Sessions, true) => "the address is above `gateway.rates.sessions_per_address`",
+        (Counted::Sessions, false) => "there are more new sessions than `gateway.rates.sessions` allows",
     }
 }
 
@@ -197,13 +265,23 @@ pub(super) fn passed_on(response: Response<Incoming>) -> Response<Body> {
 }
 
 /// The names in our own answers that hyper would write in lower case.
-pub(super) static SPELLINGS: &[&str] =
-    &["Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Retry-After", "Allow", "Date"];
+pub(super) static SPELLINGS: &[&str] = &[
+    "Upgrade",
+    "Connection",
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Version",
+    "Retry-After",
+    "Allow",
+    "Date",
+    "WWW-Authenticate",
+];
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{super::headers::tests::headers, *};
+    use http::header::WWW_AUTHENTICATE;
+    use std::time::Duration;
 
     fn backend_head(lines: &[(&str, &str)]) -> Parts {
         let mut response = Response::new(());
@@ -252,6 +330,11 @@ mod tests {
 
     #[test]
     fn refusals_say_what_would_be_right() {
+        let rate = |one_address| {
+            Refusal::Rate(TooMany { counted: Counted::Sessions, one_address, wait: Duration::from_millis(2500) })
+        };
+        let realm = HeaderValue::from_static("Basic realm=\"chat\"");
+        let failed = |status| Refusal::Entry(NotLetIn::Failed { status, cause: "10.0.0.1: it answered 500".into() });
         let upstream = |status| Refusal::Upstream { status, cause: "10.0.0.1: connection refused".into() };
         for (refusal, status, names) in [
             (Refusal::Method, 405, &[ALLOW][..]),
@@ -260,6 +343,12 @@ mod tests {
             (Refusal::Malformed("why"), 400, &[]),
             (Refusal::NoRoute, 404, &[]),
             (Refusal::Origin, 403, &[]),
+            (Refusal::Entry(NotLetIn::Address), 403, &[]),
+            (Refusal::Entry(NotLetIn::Credentials((WWW_AUTHENTICATE, realm.clone()))), 401, &[WWW_AUTHENTICATE]),
+            (failed(StatusCode::BAD_GATEWAY), 502, &[]),
+            (failed(StatusCode::SERVICE_UNAVAILABLE), 503, &[RETRY_AFTER]),
+            (rate(true), 429, &[RETRY_AFTER]),
+            (rate(false), 503, &[RETRY_AFTER]),
             (Refusal::Denied(Denied::Address), 429, &[RETRY_AFTER]),
             (Refusal::Denied(Denied::Full), 503, &[RETRY_AFTER]),
             (Refusal::Denied(Denied::Memory), 503, &[RETRY_AFTER]),
@@ -280,5 +369,7 @@ mod tests {
             assert!(!refusal.cause().is_empty());
         }
         assert_eq!(Refusal::NotAnUpgrade("why").response().headers()[UPGRADE], "websocket");
+        assert_eq!(rate(true).response().headers()[RETRY_AFTER], "3");
+        assert!((3..8).contains(&rate(false).retry_seconds()));
     }
 }

@@ -1,6 +1,7 @@
 //! From a request head to the handshake's answer: the tower stack, and the service at its heart.
 use super::{
     Edge,
+    access::{self, Caller, Entry},
     edits::{Known, edit},
     forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
     refusals::RefusedHandshake,
@@ -204,6 +205,21 @@ impl Visit {
         if !route.config.allows_origin(request.origin.as_deref()) {
             return Err(Refusal::Origin);
         }
+        let caller = Caller {
+            provenance: &provenance,
+            method: &Method::GET,
+            target: &request.target,
+            authority: &request.authority,
+            headers: &request.headers,
+            now: asked.into_std(),
+        };
+        let granted = match access::check(&route, self.edge.admission.rates(), &caller).await? {
+            Entry::Granted(granted) => granted,
+            Entry::Answered(answer) => {
+                self.record(access::ANSWERED, Some(answer.status()), "the access.forward service refused".into());
+                return Ok(answer);
+            }
+        };
         let permit = self.edge.admission.admit(&route.config, provenance.client).map_err(Refusal::Denied)?;
         let (key, authority) = (request.key.clone(), request.authority.clone());
         let origin = request.origin.as_deref().map(|origin| bounded(origin).into());
@@ -212,6 +228,7 @@ impl Visit {
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        granted.apply(&mut head.headers);
         self.edit_request(&route.config, &mut head.headers);
         self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);

@@ -92,7 +92,7 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let address = BackendAddress::Tcp { tls: false, host: "127.0.0.1".into(), port: backend.port(), path: "/".into() };
     let pool = UpstreamConfig::new("pool", vec![address.into()]);
     let defaults = config.options.clone();
-    let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap() };
+    let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap(), guard: Arc::default() };
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
     let (refusals, dials) = (Refusals::new(), Arc::new(dials));

@@ -24,6 +24,18 @@ pub enum HandshakeResult {
     Memory,
     /// `limits.sessions_per_address`.
     AddressLimit,
+    /// `access.allow` and `access.deny`.
+    AddressDenied,
+    /// `access.basic`: no password, or a wrong one.
+    Credentials,
+    /// `access.forward` said no; its answer was passed on.
+    AuthRefused,
+    /// What was to decide could not.
+    AuthFailed,
+    /// `gateway.rates`, for all together.
+    Rate,
+    /// `gateway.rates`, for one address.
+    AddressRate,
     /// All the time for a handshake was used up.
     Timeout,
     ClientLeft,
@@ -45,7 +57,7 @@ pub enum HandshakeResult {
 }
 
 impl HandshakeResult {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Accepted,
         Self::BackendRefused,
         Self::BackendFailed,
@@ -56,6 +68,12 @@ impl HandshakeResult {
         Self::Full,
         Self::Memory,
         Self::AddressLimit,
+        Self::AddressDenied,
+        Self::Credentials,
+        Self::AuthRefused,
+        Self::AuthFailed,
+        Self::Rate,
+        Self::AddressRate,
         Self::Timeout,
         Self::ClientLeft,
         Self::Internal,
@@ -83,6 +101,12 @@ impl HandshakeResult {
             Self::Full => "full",
             Self::Memory => "memory",
             Self::AddressLimit => "address_limit",
+            Self::AddressDenied => "address_denied",
+            Self::Credentials => "credentials",
+            Self::AuthRefused => "auth_refused",
+            Self::AuthFailed => "auth_failed",
+            Self::Rate => "rate",
+            Self::AddressRate => "address_rate",
             Self::Timeout => "timeout",
             Self::ClientLeft => "client_left",
             Self::Internal => "internal",
@@ -123,6 +147,12 @@ impl HandshakeResult {
             | Self::Full
             | Self::Memory
             | Self::AddressLimit
+            | Self::AddressDenied
+            | Self::Credentials
+            | Self::AuthRefused
+            | Self::AuthFailed
+            | Self::Rate
+            | Self::AddressRate
             | Self::Timeout => Some(false),
         }
     }

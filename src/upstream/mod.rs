@@ -29,6 +29,7 @@ pub(crate) use resolve::Resolver;
 use std::{fmt, path::PathBuf, time::Duration};
 pub(crate) use tcp::TcpDialer;
 pub use tls::UpstreamTlsError;
+pub(crate) use tls::trusting;
 
 /// An `[upstream.NAME]` as configured.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use rustls::{
     crypto::aws_lc_rs,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::sync::{Arc, OnceLock};
 use tokio_rustls::TlsConnector;
 
@@ -87,6 +87,25 @@ pub(super) fn connector(
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(TlsConnector::from(Arc::new(tls))))
+}
+
+/// A connector for a service that is no pool. `authorities`: its own ones, instead of the platform's.
+pub(crate) fn trusting(
+    whose: &str,
+    authorities: Option<&[CertificateDer<'static>]>,
+) -> Result<TlsConnector, UpstreamTlsError> {
+    let trusting = match authorities {
+        Some(certificates) => {
+            let mut roots = RootCertStore::empty();
+            // They were checked when the configuration was read.
+            roots.add_parsable_certificates(certificates.iter().cloned());
+            builder().with_root_certificates(roots)
+        }
+        None => with_platform(whose)?,
+    };
+    let mut tls = trusting.with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(tls)))
 }
 
 /// The name sent as SNI and looked for in the certificate.

@@ -1,5 +1,6 @@
 //! Whole gateways on real sockets: few, and about wiring.
 #![allow(clippy::unwrap_used)]
+mod access;
 mod access_log;
 mod admin;
 mod clients;

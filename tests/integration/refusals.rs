@@ -4,7 +4,7 @@ use std::{io::Read, net::TcpListener, sync::mpsc::channel};
 use tungstenite::Message;
 
 /// What one connection's bytes are answered with: the status, and all of the answer.
-fn asked(gateway: &Running, bytes: &str) -> (u16, String) {
+pub(super) fn asked(gateway: &Running, bytes: &str) -> (u16, String) {
     let mut raw = Raw::connect(gateway.address());
     raw.send(bytes.as_bytes());
     let mut text = raw.head();

@@ -51,6 +51,7 @@ fn options(handshake: Duration) -> RouteOptions {
         header: 4096,
         sessions_per_address: None,
         headers: Arc::default(),
+        access: Arc::default(),
     }
 }
 

@@ -1,0 +1,251 @@
+//! Basic authentication (RFC 7617), without holding up a worker.
+use super::{
+    Granted,
+    users::{Hash, Users},
+};
+use aws_lc_rs::digest::{Context, Digest, SHA256};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+use tokio::sync::Semaphore;
+
+/// Passwords that may wait to be checked, on one route. Each takes a quarter of a second or so, on another thread.
+const WAITING: usize = 64;
+
+/// `access.basic`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BasicConfig {
+    pub file: PathBuf,
+    pub users: Users,
+    /// What browsers name when they ask for the password.
+    pub realm: HeaderValue,
+    /// Tells the backend who it is.
+    pub user_header: Option<HeaderName>,
+    pub authorization: Authorization,
+}
+
+/// Whether the backend sees name and password too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    Remove,
+    Pass,
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotIn {
+    /// No name and password, or wrong ones.
+    Wrong,
+    /// Too many wait to be checked.
+    Busy,
+}
+
+impl BasicConfig {
+    /// What a 401 asks for.
+    #[must_use]
+    pub fn challenge(&self) -> (HeaderName, HeaderValue) {
+        let realm = self.realm.to_str().unwrap_or_default();
+        let challenge = HeaderValue::from_str(&format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
+        (WWW_AUTHENTICATE, challenge.unwrap_or_else(|_| HeaderValue::from_static("Basic")))
+    }
+}
+
+/// Checks passwords, a few at a time, and remembers which were right: clients come back with the same.
+pub(super) struct Basic {
+    config: BasicConfig,
+    threads: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// Digests of names and passwords that were right, at most one for each user; they die with the process.
+    right: Mutex<HashMap<String, Digest>>,
+    salt: [u8; 16],
+}
+
+impl Basic {
+    pub(super) fn new(config: BasicConfig) -> Self {
+        let threads = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let salt = rand::random();
+        let threads = Arc::new(Semaphore::new(threads));
+        Self { config, threads, waiting: AtomicUsize::new(0), right: Mutex::default(), salt }
+    }
+
+    pub(super) fn config(&self) -> &BasicConfig {
+        &self.config
+    }
+
+    /// Whether the request names a user with the right password, and what the backend is told then.
+    pub(super) async fn check(&self, headers: &HeaderMap) -> Result<Granted, NotIn> {
+        let (name, password) = credentials(headers).ok_or(NotIn::Wrong)?;
+        let digest = self.digest(&name, &password);
+        if !self.is_right(&name, &digest) {
+            let (hash, known) = self.config.users.hash(&name).ok_or(NotIn::Wrong)?;
+            if !(self.fits(hash.clone(), password).await? && known) {
+                return Err(NotIn::Wrong);
+            }
+            self.right.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), digest);
+        }
+        let mut granted = Granted::default();
+        if let Some(header) = &self.config.user_header {
+            granted.set(header.clone(), HeaderValue::from_bytes(name.as_bytes()).ok());
+        }
+        match self.config.authorization {
+            Authorization::Remove => granted.set(AUTHORIZATION, None),
+            Authorization::Pass => {}
+        }
+        Ok(granted)
+    }
+
+    fn digest(&self, name: &str, password: &[u8]) -> Digest {
+        let mut digest = Context::new(&SHA256);
+        // A name holds no colon.
+        [&self.salt[..], name.as_bytes(), b":", password].into_iter().for_each(|part| digest.update(part));
+        digest.finish()
+    }
+
+    fn is_right(&self, name: &str, digest: &Digest) -> bool {
+        let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        right.get(name).is_some_and(|known| bool::from(subtle::ConstantTimeEq::ct_eq(known.as_ref(), digest.as_ref())))
+    }
+
+    /// Hashes on another thread. One that has begun goes on there if the client leaves, and keeps its place meanwhile.
+    async fn fits(&self, hash: Hash, password: Vec<u8>) -> Result<bool, NotIn> {
+        let waiting = Waiting::enter(&self.waiting).ok_or(NotIn::Busy)?;
+        let place = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| NotIn::Busy)?;
+        drop(waiting);
+        let checked = tokio::task::spawn_blocking(move || {
+            let fits = hash.fits(&password);
+            drop(place);
+            fits
+        });
+        checked.await.map_err(|_| NotIn::Busy)
+    }
+}
+
+impl fmt::Debug for Basic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Basic").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A place among those that wait.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize) -> Option<Self> {
+        let before = waiting.fetch_add(1, Relaxed);
+        let entered = Self(waiting);
+        (before < WAITING).then_some(entered)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Name and password of the one `Authorization` header.
+fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let (line, None) = (lines.next()?.to_str().ok()?, lines.next()) else { return None };
+    let (scheme, coded) = line.split_once(' ')?;
+    let decoded = BASE64_STANDARD.decode(coded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let name = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    (!name.chars().any(char::is_control)).then(|| (name, decoded[colon + 1..].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{super::users::tests::BCRYPT, *};
+    use std::io::Write;
+
+    fn users() -> Users {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "ann:{BCRYPT}").unwrap();
+        Users::read(file.path()).unwrap()
+    }
+
+    fn basic() -> Basic {
+        Basic::new(BasicConfig {
+            file: "users".into(),
+            users: users(),
+            realm: HeaderValue::from_static("chat"),
+            user_header: Some(HeaderName::from_static("x-user")),
+            authorization: Authorization::Remove,
+        })
+    }
+
+    fn with(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(AUTHORIZATION, line.parse().unwrap());
+        }
+        headers
+    }
+
+    fn coded(text: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(text))
+    }
+
+    #[tokio::test]
+    async fn the_right_password_lets_in_and_the_backend_learns_who_it_is() {
+        let basic = basic();
+        let mut headers = with(&[&coded("ann:secret")]);
+        headers.insert("x-user", HeaderValue::from_static("root"));
+        headers.insert("x_user", HeaderValue::from_static("root"));
+        for _ in 0..2 {
+            let mut told = headers.clone();
+            basic.check(&headers).await.unwrap().apply(&mut told);
+            assert_eq!(told.len(), 1);
+            assert_eq!(told["x-user"], "ann");
+        }
+        assert_eq!(basic.right.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn anything_else_does_not() {
+        let basic = basic();
+        assert!(basic.check(&with(&[&coded("ann:secret")])).await.is_ok());
+        let good = coded("ann:secret");
+        for lines in [
+            &[][..],
+            &[&*coded("ann:Secret")],
+            &[&*coded("ann:")],
+            &[&*coded("bob:secret")],
+            &[&*coded("annsecret")],
+            &["Bearer secret"],
+            &["Basic ann:secret"],
+            &[&*good, &*good],
+        ] {
+            assert_eq!(basic.check(&with(lines)).await.err(), Some(NotIn::Wrong), "{lines:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_right_is_not_held_up_by_guesses() {
+        let basic = basic();
+        assert!(basic.check(&with(&[&coded("ann:secret")])).await.is_ok());
+        basic.waiting.store(WAITING, Relaxed);
+        assert_eq!(basic.check(&with(&[&coded("ann:guess")])).await.err(), Some(NotIn::Busy));
+        assert!(basic.check(&with(&[&coded("ann:secret")])).await.is_ok());
+        assert_eq!(basic.waiting.load(Relaxed), WAITING);
+    }
+
+    #[test]
+    fn the_challenge_names_the_realm() {
+        assert_eq!(basic().config().challenge().1, "Basic realm=\"chat\", charset=\"UTF-8\"");
+    }
+}
