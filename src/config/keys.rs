@@ -94,7 +94,11 @@ pub(super) const ROUTE: Place = Place {
 };
 pub(super) const UPSTREAM: Place = Place {
     title: "[upstream.NAME]",
-    keys: &["servers", "balance", "hash", "sticky", "fail_timeout", "tls", "source"],
+    keys: &["servers", "balance", "hash", "sticky", "fail_timeout", "slow_start", "check", "tls", "source"],
+};
+pub(super) const CHECK: Place = Place {
+    title: "check of an [upstream.NAME]",
+    keys: &["kind", "interval", "timeout", "path", "host", "rise", "fall"],
 };
 pub(super) const SERVER: Place =
     Place { title: "servers of an [upstream.NAME]", keys: &["url", "weight", "backup", "max_sessions"] };
@@ -103,7 +107,7 @@ pub(super) const STICKY: Place =
 pub(super) const UPSTREAM_TLS: Place = Place { title: "tls of an [upstream.NAME]", keys: &["ca"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 21] = [
+pub(super) const PLACES: [&Place; 22] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -116,6 +120,7 @@ pub(super) const PLACES: [&Place; 21] = [
     &UPSTREAM_TLS,
     &SERVER,
     &STICKY,
+    &CHECK,
     &DEFAULTS,
     &ROUTE,
     &HEARTBEAT_SIDE,

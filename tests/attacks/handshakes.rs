@@ -45,11 +45,8 @@ fn trickle(front: &Front, address: SocketAddr, bytes: &[u8]) {
 fn slow_heads_are_ended_by_their_deadline() {
     let siege = Siege::begin(&Plan::default());
     let head = "GET /attack HTTP/1.1\r\nHost: gateway.test\r\nX-Slow: ".to_owned() + &"a".repeat(4000);
-    let attack = Attack {
-        threads: 3,
-        wage: &|front, _| trickle(front, front.plain, head.as_bytes()),
-        memory: 32 << 20,
-    };
+    let attack =
+        Attack { threads: 3, wage: &|front, _| trickle(front, front.plain, head.as_bytes()), memory: 32 << 20 };
     assert!(siege.survives("slow heads", &attack) >= 3 * EACH as u64);
 }
 

@@ -1,7 +1,7 @@
 //! Hostile configuration files: the operator's own hand, or what a broken tool left there.
 use super::siege::{Attack, Plan, Siege};
 use rustix::process::Signal;
-use std::{fs, time::Duration, thread};
+use std::{fs, thread, time::Duration};
 
 /// Files that are no configuration, each in its own way.
 fn hostile() -> Vec<(&'static str, Vec<u8>)> {
@@ -16,7 +16,13 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ("a deep header", format!("[{}]", vec!["a"; 100_000].join(".")).into()),
         ("many unknown keys", (0..20_000).map(|n| format!("key{n} = {n}\n")).collect::<String>().into()),
         ("one key many times", "x = 1\n".repeat(50_000).into()),
-        ("many routes", (0..20_000).map(|n| format!("[[route]]\npath = \"/{n}\"\nupstream = \"u{n}\"\n")).collect::<String>().into()),
+        (
+            "many routes",
+            (0..20_000)
+                .map(|n| format!("[[route]]\npath = \"/{n}\"\nupstream = \"u{n}\"\n"))
+                .collect::<String>()
+                .into(),
+        ),
         ("a long key", ("x".repeat(1 << 20) + " = 1").into()),
         ("a long text", format!("x = \"{}\"", "y".repeat(4 << 20)).into()),
         ("no end of a text", format!("x = \"\"\"{}", "\n".repeat(1 << 20)).into()),

@@ -4,6 +4,7 @@ mod access_log;
 mod admin;
 mod documents;
 mod drain;
+mod ejection;
 mod ends;
 mod flow;
 mod harness;
