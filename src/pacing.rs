@@ -136,9 +136,10 @@ pub enum Turn {
 
 impl Turnstile {
     /// A session lost its backend, which has so many `sessions` still, this one among them. All of them are told within
-    /// `time(sessions)` from the first that waits.
-    pub fn enter(&mut self, now: Instant, sessions: usize, time: impl FnOnce(usize) -> Duration) -> Turn {
-        let many = self.losses.count(now);
+    /// `time(sessions)` from the first that waits. `apart`: they are kept apart though they are not many yet.
+    pub fn enter(&mut self, now: Instant, sessions: usize, apart: bool, time: impl FnOnce(usize) -> Duration) -> Turn {
+        let burst = self.losses.count(now);
+        let many = burst || apart;
         match self.next {
             Some((next, step)) if next > now => {
                 self.next = Some((next + step, step));
@@ -152,7 +153,7 @@ impl Turnstile {
             Some(_) | None if many => {
                 let step = time(sessions) / u32::try_from(sessions.max(1)).unwrap_or(u32::MAX);
                 self.next = Some((now + step, step));
-                Turn::First
+                if burst { Turn::First } else { Turn::Now }
             }
             Some(_) | None => {
                 self.next = None;
@@ -227,7 +228,7 @@ mod tests {
     fn waits(lost: usize, sessions: usize, spread: Duration) -> Vec<Duration> {
         let (now, mut turnstile) = (Instant::now(), Turnstile::default());
         (0..lost)
-            .map(|gone| match turnstile.enter(now, sessions - gone, |_| spread) {
+            .map(|gone| match turnstile.enter(now, sessions - gone, false, |_| spread) {
                 Turn::Now | Turn::First => Duration::ZERO,
                 Turn::At(at) => at - now,
             })
@@ -252,16 +253,25 @@ mod tests {
         let (start, mut turnstile) = (Instant::now(), Turnstile::default());
         for i in 0..1_000 {
             let now = start + Duration::from_millis(11) * i;
-            assert_eq!(turnstile.enter(now, 1_000, |_| secs(15)), Turn::Now);
+            assert_eq!(turnstile.enter(now, 1_000, false, |_| secs(15)), Turn::Now);
         }
+    }
+
+    #[test]
+    fn a_few_that_are_kept_apart_are_told_evenly_from_the_first() {
+        let (now, mut turnstile) = (Instant::now(), Turnstile::default());
+        let mut turn = |gone: usize| turnstile.enter(now, 20 - gone, true, |_| secs(20));
+        assert_eq!([turn(0), turn(1), turn(2)], [Turn::Now, Turn::At(now + secs(1)), Turn::At(now + secs(2))]);
+        let later = now + secs(60);
+        assert_eq!(turnstile.enter(later, 20, true, |_| secs(20)), Turn::Now);
     }
 
     #[test]
     fn after_quiet_the_next_burst_begins_anew() {
         let (now, mut turnstile) = (Instant::now(), Turnstile::default());
-        let mut burst = |now| (0..200).filter(|_| turnstile.enter(now, 200, |_| secs(1)) == Turn::First).count();
+        let mut burst = |now| (0..200).filter(|_| turnstile.enter(now, 200, false, |_| secs(1)) == Turn::First).count();
         assert_eq!(burst(now), 1);
         assert_eq!(burst(now + secs(60)), 1);
-        assert_eq!(turnstile.enter(now + secs(120), 1, |_| secs(1)), Turn::Now);
+        assert_eq!(turnstile.enter(now + secs(120), 1, false, |_| secs(1)), Turn::Now);
     }
 }

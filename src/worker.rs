@@ -1,4 +1,5 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
+mod care;
 mod errands;
 mod listening;
 mod retire;
@@ -125,6 +126,7 @@ async fn live(setup: Setup) -> Drained {
     let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat.clone(), meter));
     let retiring = Rc::clone(&worker);
     let retirement = tokio::task::spawn_local(async move { retiring.run_retirement().await });
+    let care = tokio::task::spawn_local(Rc::clone(&worker).care_for_backends());
 
     let began = tokio::select! {
         // First: who relieves it has the gateway drain right after, and both may have come by now.
@@ -139,6 +141,7 @@ async fn live(setup: Setup) -> Drained {
             began
         }
     };
+    care.abort();
     // Nothing new comes then, and handshakes under way are as welcome as before, however slow their clients.
     let relieved = matches!(*worker.stop.borrow(), Stop::Relieved { .. });
     worker.acceptors.finished().await;

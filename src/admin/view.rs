@@ -1,6 +1,7 @@
 //! What is told, as JSON: times in milliseconds, sizes in bytes.
 use crate::{
     gateway::{BackendState, Overview, Progress},
+    metrics::Ejection,
     relay::{LegFigures, PerSide, Side},
     session::select::Record,
     shutdown::{DrainProgress, Phase},
@@ -98,10 +99,25 @@ pub(super) fn backend(state: &BackendState) -> Value {
         "upstream": state.upstream,
         "backend": state.name,
         "sessions": state.sessions,
-        "state": if state.drained { "drained" } else if state.down_for.is_some() { "down" } else { "up" },
+        "state": standing(state),
+        "cause": state.down.as_ref().map(|cause| cause.kind.label()),
+        "why": state.down.as_ref().map(|cause| &cause.words),
         "down_for_ms": state.down_for.map(millis),
+        "weight": state.share.weight,
+        "backup": state.share.backup,
+        "max_sessions": state.share.max_sessions,
         "answers_pings": state.proven,
     })
+}
+
+fn standing(state: &BackendState) -> &'static str {
+    match &state.down {
+        _ if state.drained => "drained",
+        Some(cause) if cause.kind == Ejection::Frozen => "frozen",
+        Some(_) => "down",
+        None if state.part < 1.0 => "starting",
+        None => "up",
+    }
 }
 
 pub(super) fn ending(progress: &Progress) -> Value {

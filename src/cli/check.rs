@@ -7,7 +7,7 @@ use super::{
 use pulsegate::{
     config::{Ceilings, Config, report},
     descriptors,
-    upstream::{Upstream, probe},
+    upstream::{Upstream, check, probe},
 };
 use std::{io, time::SystemTime};
 use tokio::runtime::{Builder, LocalOptions};
@@ -50,6 +50,15 @@ fn connect(config: &Config) -> Result<bool, Exit> {
             let probe = runtime.block_on(Box::pin(probe(&built, index, within)));
             all &= probe.answers();
             say(format_args!("{}: {probe}", upstream.name));
+            let Some(check) = &upstream.check else { continue };
+            let backend = &probe.backend;
+            match runtime.block_on(Box::pin(check::once(&built, backend, check))) {
+                Ok(()) => say(format_args!("{}: {} passes its check", upstream.name, backend.name)),
+                Err(cause) => {
+                    all = false;
+                    say(format_args!("{}: {} would be put out: {cause}", upstream.name, backend.name));
+                }
+            }
         }
     }
     Ok(all)

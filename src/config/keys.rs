@@ -116,12 +116,18 @@ pub(super) const UPSTREAM: Place = Place {
         "hash",
         "sticky",
         "fail_timeout",
+        "slow_start",
+        "check",
         "tls",
         "source",
         "max_dials",
         "retry_budget",
         "retry_backoff",
     ],
+};
+pub(super) const CHECK: Place = Place {
+    title: "check of an [upstream.NAME]",
+    keys: &["kind", "interval", "timeout", "path", "host", "rise", "fall"],
 };
 pub(super) const SERVER: Place =
     Place { title: "servers of an [upstream.NAME]", keys: &["url", "weight", "backup", "max_sessions"] };
@@ -131,7 +137,7 @@ pub(super) const UPSTREAM_TLS: Place =
     Place { title: "tls of an [upstream.NAME]", keys: &["ca", "certificate", "key", "server_name"] };
 
 /// All tables; where a key stands in several, the one to name comes first.
-pub(super) const PLACES: [&Place; 28] = [
+pub(super) const PLACES: [&Place; 29] = [
     &ROOT,
     &GATEWAY,
     &DRAIN,
@@ -146,6 +152,7 @@ pub(super) const PLACES: [&Place; 28] = [
     &UPSTREAM_TLS,
     &SERVER,
     &STICKY,
+    &CHECK,
     &DEFAULTS,
     &ROUTE,
     &HEARTBEAT_SIDE,

@@ -5,6 +5,7 @@ mod admin;
 mod balance;
 mod ceilings;
 mod check;
+mod checks;
 mod detection;
 mod dials;
 mod file;

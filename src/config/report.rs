@@ -11,7 +11,7 @@ use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
     route::{Edits, HeaderEdits, HostPattern, Line, RouteConfig, Router},
-    upstream::{BackendAddress, BalanceKind, DialConfig, HashKey, ServerConfig, Share, UpstreamConfig},
+    upstream::{BackendAddress, BalanceKind, CheckKind, DialConfig, HashKey, ServerConfig, Share, UpstreamConfig},
 };
 use std::{
     fmt,
@@ -244,6 +244,19 @@ fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fm
     let balance = balance_text(&upstream.balance);
     let rest = time_text(upstream.fail_timeout);
     writeln!(out, "  {}, {balance}, a failed backend rests for {rest}", quoted(&upstream.name))?;
+    if let Some(check) = &upstream.check {
+        let (interval, timeout) = (time_text(check.interval), time_text(check.timeout));
+        let what = match check.kind {
+            CheckKind::Tcp => "its port".to_owned(),
+            CheckKind::Http => format!("GET {}", check.path),
+            CheckKind::WebSocket => format!("a ping on {}", check.path),
+        };
+        writeln!(
+            out,
+            "    checked every {interval} by {what}, within {timeout}; out after {} failures, back after {} successes",
+            check.fall, check.rise
+        )?;
+    }
     if let Some(sticky) = &upstream.sticky {
         writeln!(out, "    a client comes back to its backend by the cookie {}", quoted(&sticky.cookie))?;
     }

@@ -92,6 +92,7 @@ fn below(title: &str, key: &str) -> Option<&'static Place> {
         ("[upstream.NAME]", "tls") => &keys::UPSTREAM_TLS,
         ("[upstream.NAME]", "servers") => &keys::SERVER,
         ("[upstream.NAME]", "sticky") => &keys::STICKY,
+        ("[upstream.NAME]", "check") => &keys::CHECK,
         _ => return None,
     })
 }
@@ -142,6 +143,10 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "pings") => words(&["forward", "answer"]),
         (_, "compression") => words(&["pass", "strip"]),
         (_, "utf8") => words(&["check", "pass"]),
+        ("check of an [upstream.NAME]", "kind") => words(&["tcp", "http", "websocket"]),
+        ("check of an [upstream.NAME]", "interval" | "timeout") => text(DURATION),
+        ("check of an [upstream.NAME]", "rise" | "fall") => json!({"type": "integer", "minimum": 1, "maximum": 100}),
+        (_, "slow_start") => or("off", &text(DURATION)),
         (_, "kind") => words(&["ping", "pong"]),
         (_, "liveness") => words(&["traffic", "pong"]),
         (_, "jitter") => json!({"type": "number", "minimum": 0.0, "maximum": 0.5}),

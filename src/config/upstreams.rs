@@ -1,5 +1,5 @@
 //! Every `[upstream.NAME]` and its servers.
-use super::{address, balance, dials, file::Table, keys, problem::Wrong, value};
+use super::{address, balance, checks, dials, file::Table, keys, problem::Wrong, value};
 use crate::{
     pem,
     upstream::{BackendAddress, ServerConfig, Share, UpstreamConfig},
@@ -29,6 +29,9 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
     let sticky = balance::read_sticky(table, base);
     let mut fail_timeout = Duration::from_secs(10);
     table.set("fail_timeout", &mut fail_timeout, value::duration);
+    let mut slow_start = Some(Duration::from_secs(30));
+    table.set("slow_start", &mut slow_start, value::unless("off", value::duration));
+    let check = checks::read(table);
     let tls = table.child("tls", &keys::UPSTREAM_TLS);
     let ca: Option<PathBuf> = tls.read("ca", |value| {
         let path = base.join(value::text(value)?);
@@ -55,7 +58,17 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
         table.report("tls", Wrong::new("no server of this pool is a wss:// one", help));
     }
     let dials = dials::read(table, &servers, base);
-    Some(UpstreamConfig { name, servers, balance: balance?, sticky: sticky?, fail_timeout, ca, dials })
+    Some(UpstreamConfig {
+        name,
+        servers,
+        balance: balance?,
+        sticky: sticky?,
+        fail_timeout,
+        slow_start,
+        check: check?,
+        ca,
+        dials,
+    })
 }
 
 fn read_server(

@@ -16,7 +16,7 @@ use crate::{
     },
     shutdown::{Control, DrainProgress, Phase, Tally},
     upgrade::{self, Lineage, Successor, UpgradeError},
-    upstream::{Backend, Upstream},
+    upstream::{Backend, Cause, Share, Upstream},
     worker::{Part, Query, Survey, Worker, Workers},
 };
 use std::{
@@ -80,8 +80,13 @@ pub struct BackendState {
     pub name: String,
     /// Sessions on it, and handshakes with it.
     pub sessions: usize,
-    /// For how long others are tried first, because it failed. `None`: it is up, or due to be tried.
+    /// Why others are tried first. `None`: it is up, or due to be tried.
+    pub down: Option<Cause>,
+    /// For how long. `None` of one that is down: until it answers a check.
     pub down_for: Option<Duration>,
+    /// The part of its share that it gets: less than 1 after it has returned.
+    pub part: f64,
+    pub share: Share,
     /// It answered a ping once.
     pub proven: bool,
     /// It gets no new sessions.
@@ -333,11 +338,15 @@ const FOREMOST: usize = 10;
 
 impl BackendState {
     fn of(backend: &Backend) -> Self {
+        let (down, down_for) = backend.ailment().map_or((None, None), |(cause, time)| (Some(cause), time));
         Self {
             upstream: backend.upstream.clone(),
             name: backend.name.clone(),
             sessions: backend.sessions(),
-            down_for: backend.down_for(),
+            down,
+            down_for,
+            part: backend.part(),
+            share: backend.share(),
             proven: backend.proven(),
             drained: backend.drained(),
         }

@@ -51,6 +51,34 @@ impl DialFailure {
     }
 }
 
+/// Why a backend is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ejection {
+    /// A dial or an opening handshake failed.
+    Failed,
+    /// Its sessions died right after they began.
+    YoungDeaths,
+    /// It answered pings, and most of its sessions missed their deadlines together.
+    Frozen,
+    /// Checks of it failed.
+    Check,
+}
+
+impl Ejection {
+    pub(super) const ALL: [Self; 4] = [Self::Failed, Self::YoungDeaths, Self::Frozen, Self::Check];
+
+    /// Its name in logs, metrics and answers.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::YoungDeaths => "young_deaths",
+            Self::Frozen => "frozen",
+            Self::Check => "check",
+        }
+    }
+}
+
 /// One backend's counters. They outlive the backend, so that a reload does not set them back.
 #[derive(Debug, Default)]
 pub struct BackendMeter {
@@ -59,6 +87,7 @@ pub struct BackendMeter {
     dials: AtomicU64,
     failures: [AtomicU64; DialFailure::ALL.len()],
     ended: [AtomicU64; EndReason::ALL.len()],
+    ejections: [AtomicU64; Ejection::ALL.len()],
 }
 
 impl BackendMeter {
@@ -91,6 +120,16 @@ impl BackendMeter {
         self.ended[reason as usize].fetch_add(1, Relaxed);
     }
 
+    /// It works no more, and is left alone.
+    pub fn ejected(&self, cause: Ejection) {
+        self.show_up(false);
+        self.ejections[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn ejections(&self, cause: Ejection) -> u64 {
+        self.ejections[cause as usize].load(Relaxed)
+    }
+
     pub(super) fn up(&self) -> bool {
         !self.down.load(Relaxed)
     }
@@ -120,6 +159,9 @@ mod tests {
     fn failures_have_their_place_in_the_list_of_all() {
         for (place, failure) in DialFailure::ALL.into_iter().enumerate() {
             assert_eq!(failure as usize, place);
+        }
+        for (place, cause) in Ejection::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, place);
         }
     }
 }

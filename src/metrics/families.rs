@@ -111,6 +111,12 @@ pub(super) static BACKEND_DIAL_ERRORS: Family = counter(
     "Opening handshakes with a backend that failed, by cause.",
 );
 
+pub(super) static BACKEND_EJECTIONS: Family = counter(
+    "pulsegate_backend_ejections",
+    &["upstream", "backend", "cause"],
+    "Times that a backend was found not to work, by cause.",
+);
+
 pub(super) static DRAINING: Family = gauge("pulsegate_draining", &[], "Whether the gateway drains: 1, or 0.");
 pub(super) static DRAIN_TOLD: Family =
     counter("pulsegate_drain_sessions_told", ROUTE, "Sessions that a drain told to end.");

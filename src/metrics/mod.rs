@@ -13,7 +13,7 @@ mod process;
 mod scrape;
 pub mod text;
 
-pub use backend::{BackendMeter, DialFailure};
+pub use backend::{BackendMeter, DialFailure, Ejection};
 pub use handshakes::{HandshakeMeter, HandshakeResult, TlsMeter, TlsResult};
 pub use meter::Meter;
 

@@ -1,6 +1,7 @@
 //! Adds the workers' counters up and writes them, family by family.
 use super::{
-    BackendMeter, DialFailure, HandshakeMeter, HandshakeResult, Meter, Meters, Names, ReloadResult, TlsResult,
+    BackendMeter, DialFailure, Ejection, HandshakeMeter, HandshakeResult, Meter, Meters, Names, ReloadResult,
+    TlsResult,
     codes::CODES,
     count::{Count, Distribution},
     families as f, locked,
@@ -179,6 +180,13 @@ impl Meters {
             for ((upstream, backend), meter) in &backends {
                 for failure in DialFailure::ALL {
                     samples.put(&[upstream, backend, failure.label()], meter.failures(failure));
+                }
+            }
+        });
+        page.family(&f::BACKEND_EJECTIONS, |samples| {
+            for ((upstream, backend), meter) in &backends {
+                for cause in Ejection::ALL {
+                    samples.put(&[upstream, backend, cause.label()], meter.ejections(cause));
                 }
             }
         });

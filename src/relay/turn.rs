@@ -27,6 +27,12 @@ impl Relay {
         })
     }
 
+    /// Why the session ends, if it does; known before the codes are.
+    #[must_use]
+    pub fn ends_by(&self) -> Option<EndReason> {
+        self.ending.as_ref().map(|ending| ending.reason)
+    }
+
     /// The client is told at `until`, sooner if anything else ends the session: its own close frame, its loss, an order, a
     /// violation. For once, and only if its farewell can wait.
     pub fn hold_farewell(&mut self, until: Instant) {

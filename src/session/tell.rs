@@ -47,8 +47,11 @@ impl Session {
                     );
                 }
             }
-            (Side::Upstream, HeartbeatEvent::Sent | HeartbeatEvent::AnsweredLate | HeartbeatEvent::Missed)
-            | (Side::Downstream, _) => {}
+            (Side::Upstream, HeartbeatEvent::Missed) => {
+                let heartbeat = &self.facts.route.options.relay.heartbeat.upstream;
+                backend.session_missed(heartbeat.missed_within());
+            }
+            (Side::Upstream, HeartbeatEvent::Sent | HeartbeatEvent::AnsweredLate) | (Side::Downstream, _) => {}
         }
         if let Some(observer) = &self.context.heartbeat {
             observer(&self.facts.id, side, event);
@@ -97,7 +100,7 @@ impl Session {
         for side in Side::BOTH {
             meter.closed(side, verdict.legs[side].code_received, verdict.legs[side].code_sent);
         }
-        backend.meter().ended(verdict.reason);
+        backend.session_ended(verdict.reason, verdict.duration);
         (self.context.report)(verdict);
     }
 }

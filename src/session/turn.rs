@@ -3,7 +3,7 @@
 use super::drive::Session;
 use crate::{
     pacing::Turn,
-    relay::{Loss, Side},
+    relay::{EndReason, Loss, Side},
 };
 use std::time::Instant;
 
@@ -20,7 +20,8 @@ impl Session {
             return;
         }
         let (backend, pace) = (self.facts.lease.backend(), self.context.farewells.get());
-        let until = match backend.turn(now, pace) {
+        let missed = self.relay.ends_by() == Some(EndReason::UpstreamUnresponsive);
+        let until = match backend.turn(now, pace, missed) {
             Turn::Now => now,
             Turn::First => {
                 let sessions = backend.sessions();

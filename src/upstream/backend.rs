@@ -1,5 +1,12 @@
 //! One backend at run time, and a session's hold on it.
-use super::{BackendAddress, Share, balance::hash, dials::Places, health::Health};
+use super::{
+    BackendAddress, Cause, Share,
+    balance::hash,
+    dials::Places,
+    fate::{FEWEST, Misses, Youth},
+    health::Health,
+    reports::Checks,
+};
 use crate::{
     metrics::BackendMeter,
     pacing::{Bounded, Turn, Turnstile},
@@ -8,7 +15,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +31,7 @@ pub struct Backend {
     pub upstream: String,
     /// The same number for the same name in every gateway.
     seed: u64,
-    share: Mutex<Share>,
+    terms: Mutex<Terms>,
     sessions: AtomicUsize,
     proven: AtomicBool,
     warned: AtomicBool,
@@ -34,6 +41,21 @@ pub struct Backend {
     drained: AtomicBool,
     pub(super) health: Health,
     pub(super) places: Places,
+    /// Sessions that ever began on it.
+    pub(super) begun: AtomicU64,
+    pub(super) youth: Mutex<Youth>,
+    pub(super) misses: Mutex<Misses>,
+    pub(super) checks: Mutex<Checks>,
+}
+
+/// What a backend is held to, by the pool that has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    pub share: Share,
+    /// How long it is left alone the first time it fails.
+    pub fail_timeout: Duration,
+    /// For how long it gets less than its share after it has returned.
+    pub slow_start: Option<Duration>,
 }
 
 impl Backend {
@@ -50,7 +72,7 @@ impl Backend {
         Self {
             meter: meter(&name),
             seed: hash(name.as_bytes()),
-            share: Mutex::default(),
+            terms: Mutex::default(),
             name,
             upstream: upstream.to_owned(),
             address,
@@ -62,6 +84,10 @@ impl Backend {
             drained: AtomicBool::new(false),
             health: Health::default(),
             places: Places::default(),
+            begun: AtomicU64::new(0),
+            youth: Mutex::default(),
+            misses: Mutex::default(),
+            checks: Mutex::default(),
         }
     }
 
@@ -74,12 +100,17 @@ impl Backend {
     /// What it is to take of what its pool gets.
     #[must_use]
     pub fn share(&self) -> Share {
-        *self.share.lock().unwrap_or_else(PoisonError::into_inner)
+        self.terms().share
     }
 
-    /// From now on it takes so much.
-    pub fn set_share(&self, share: Share) {
-        *self.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it is held to these.
+    pub fn set_terms(&self, terms: Terms) {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
     }
 
     /// Whether it has as many sessions as it may have.
@@ -99,9 +130,11 @@ impl Backend {
     }
 
     /// One of its sessions lost it: when its client is to be told, so that the clients of all that it has are told over `pace`.
-    pub fn turn(&self, now: std::time::Instant, pace: Bounded) -> Turn {
+    /// `missed`: by a deadline. The others may be about to miss theirs, so even the first clients are kept apart.
+    pub fn turn(&self, now: std::time::Instant, pace: Bounded, missed: bool) -> Turn {
+        let sessions = self.sessions();
         let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
-        turnstile.enter(now, self.sessions(), |sessions| pace.time(sessions))
+        turnstile.enter(now, sessions, missed && sessions >= FEWEST, |sessions| pace.time(sessions))
     }
 
     /// Whether any of its sessions ever answered one of our pings.
@@ -137,11 +170,17 @@ impl Backend {
         self.drained.store(drained, Ordering::Relaxed);
     }
 
-    /// For how long it is left alone because it failed. `None`: it is up, or due to be tried again.
+    /// Why it is left alone, and for how long still: without a time, until it answers a check. `None`: it is up, or due to be
+    /// tried again.
     #[must_use]
-    pub fn down_for(&self) -> Option<Duration> {
-        let now = Instant::now();
-        self.health.alone_until(now).map(|until| until - now)
+    pub fn ailment(&self) -> Option<(Cause, Option<Duration>)> {
+        self.health.ailment(Instant::now())
+    }
+
+    /// The part of its share that it gets: less than 1 while it starts slowly.
+    #[must_use]
+    pub fn part(&self) -> f64 {
+        self.health.part(Instant::now(), self.terms().slow_start)
     }
 
     /// Whether this is the first time that something about it deserves a warning.
@@ -244,7 +283,7 @@ mod tests {
     #[test]
     fn a_full_backend_gives_no_lease() {
         let backend = Arc::new(Backend::new("demo", BackendAddress::Echo));
-        backend.set_share(Share { max_sessions: Some(2), ..Share::default() });
+        backend.set_terms(Terms { share: Share { max_sessions: Some(2), ..Share::default() }, ..Terms::default() });
         let (one, two) = (Lease::claim(&backend), Lease::claim(&backend));
         assert!(one.is_some() && two.is_some() && backend.full());
         assert!(Lease::claim(&backend).is_none());

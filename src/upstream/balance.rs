@@ -96,6 +96,11 @@ impl Candidate {
         (self.sessions as f64 + 1.0) / f64::from(self.weight)
     }
 
+    /// Above 0 and below 1: always the same for a key, else by chance.
+    pub(super) fn lot(&self, key: Option<u64>) -> f64 {
+        key.map_or_else(fastrand::f64, |key| portion(!key ^ self.seed))
+    }
+
     /// At most zero; twice the weight wins twice as many keys.
     fn draw(&self, key: u64) -> f64 {
         portion(key ^ self.seed).ln() / f64::from(self.weight)

@@ -69,12 +69,19 @@ impl Chooser {
         Some(chosen)
     }
 
+    /// Those that start slowly take part in a part of the choices only, as long as there is another.
     fn pick(&self, backends: &[Arc<Backend>], among: &[usize], affinity: Affinity) -> Option<usize> {
         let candidate = |&index: &usize| {
             let backend = &backends[index];
             Candidate { index, weight: backend.share().weight, sessions: backend.sessions(), seed: backend.seed() }
         };
         let all: Vec<Candidate> = among.iter().map(candidate).collect();
-        self.balance.pick(&all, affinity.key())
+        let takes_part = |one: &&Candidate| match backends[one.index].part() {
+            1.0 => true,
+            part => one.lot(affinity.key()) < part,
+        };
+        let ready: Vec<Candidate> = all.iter().filter(takes_part).copied().collect();
+        let ready = if ready.is_empty() { all } else { ready };
+        self.balance.pick(&ready, affinity.key())
     }
 }

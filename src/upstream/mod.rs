@@ -2,15 +2,18 @@
 mod affinity;
 mod backend;
 mod balance;
+pub mod check;
 mod choose;
 mod connect;
 mod dials;
 mod echo;
+mod fate;
 mod handshake;
 mod health;
 mod members;
 mod pool;
 pub mod probe;
+mod reports;
 mod resolve;
 mod tcp;
 mod tls;
@@ -19,10 +22,12 @@ mod verify;
 mod wiring;
 
 pub use affinity::{Affinity, is_secure};
-pub use backend::{Backend, Lease};
+pub use backend::{Backend, Lease, Terms};
+pub use check::{CheckConfig, CheckKind};
 pub(crate) use connect::{DialError, connect_unix, secured};
 pub use dials::{DialConfig, IdentityFiles};
 pub(crate) use handshake::{Asking, HandshakeError, Shaken, request, shake};
+pub use health::Cause;
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
 pub use probe::{Probe, probe};
 pub(crate) use resolve::Resolver;
@@ -41,6 +46,10 @@ pub struct UpstreamConfig {
     pub sticky: Option<StickyConfig>,
     /// How long a backend that failed is left alone the first time.
     pub fail_timeout: Duration,
+    /// For how long a backend that has returned gets less than its share. `None`: it gets all of it at once.
+    pub slow_start: Option<Duration>,
+    /// How backends are asked whether they are well. `None`: only what sessions need is looked at.
+    pub check: Option<CheckConfig>,
     /// PEM file of the authorities that `wss` backends must chain to. `None`: the platform's.
     pub ca: Option<PathBuf>,
     pub dials: DialConfig,
@@ -57,9 +66,17 @@ impl UpstreamConfig {
             balance,
             sticky: None,
             fail_timeout: Duration::from_secs(10),
+            slow_start: Some(Duration::from_secs(30)),
+            check: None,
             ca: None,
             dials: DialConfig::default(),
         }
+    }
+
+    /// What a server of it is held to.
+    #[must_use]
+    pub fn terms(&self, server: &ServerConfig) -> Terms {
+        Terms { share: server.share, fail_timeout: self.fail_timeout, slow_start: self.slow_start }
     }
 }
 

@@ -5,7 +5,6 @@ use super::{
     connect::{DialError, Dialer, Dialled, backstop},
     dials::Retries,
     handshake::{HandshakeError, Shaken, request, shake},
-    health::Change,
     members::Members,
     resolve::Resolver,
     seconds,
@@ -173,9 +172,10 @@ impl Upstream {
         known: impl Fn(&BackendAddress) -> Option<Arc<Backend>>,
     ) -> Result<Arc<Self>, UpstreamTlsError> {
         let credentials = Credentials::read(config)?;
-        let fresh = |ServerConfig { address, share }: &ServerConfig| {
-            let backend = Backend::metered(&config.name, address.clone(), |name| meters.backend(&config.name, name));
-            backend.set_share(*share);
+        let fresh = |server: &ServerConfig| {
+            let address = server.address.clone();
+            let backend = Backend::metered(&config.name, address, |name| meters.backend(&config.name, name));
+            backend.set_terms(config.terms(server));
             Arc::new(backend)
         };
         let backends = config.servers.iter().map(|server| known(&server.address).unwrap_or_else(|| fresh(server)));
@@ -210,10 +210,10 @@ impl Upstream {
         Ok(Credentials::read(&self.config)? == self.credentials)
     }
 
-    /// It serves from now on: backends that another pool had before take the share that this one gives them.
+    /// It serves from now on: backends that another pool had before are held to its terms.
     pub fn settle(&self) {
         for (backend, server) in self.backends().iter().zip(&self.config.servers) {
-            backend.set_share(server.share);
+            backend.set_terms(self.config.terms(server));
         }
     }
 
@@ -264,7 +264,10 @@ impl Upstream {
                     Failure::Answered(status)
                 }
                 Ok(answer) => {
-                    self.succeeded(backend);
+                    backend.answered();
+                    if let Answer::Accepted(_) = answer {
+                        backend.session_began();
+                    }
                     return Ok(answer);
                 }
                 Err(failure) => failure,
@@ -279,35 +282,16 @@ impl Upstream {
         }
     }
 
-    fn succeeded(&self, backend: &Backend) {
-        backend.meter().show_up(true);
-        match backend.health.succeeded() {
-            Change::Up => tracing::info!(upstream = self.config.name, backend = backend.name, "backend is back"),
-            Change::None | Change::Down(_) => {}
-        }
-    }
-
     fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
         backend.meter().failed(failure.label());
         if failure.is_of_the_queue() {
             return;
         }
-        if failure.is_ours() {
-            if self.dialer.tcp.complains() {
-                let (upstream, backend) = (&self.config.name, &backend.name);
-                tracing::error!(upstream, backend, cause = %failure, "this machine cannot dial");
-            }
-            return;
-        }
-        backend.meter().show_up(false);
-        match backend.health.failed(start, Instant::now(), self.config.fail_timeout) {
-            Change::Down(alone) => tracing::warn!(
-                upstream = self.config.name,
-                backend = backend.name,
-                cause = %failure,
-                "backend is down; others are tried first for {alone:.1?}",
-            ),
-            Change::None | Change::Up => {}
+        if !failure.is_ours() {
+            backend.dial_failed(start, failure.to_string());
+        } else if self.dialer.tcp.complains() {
+            let (upstream, backend) = (&self.config.name, &backend.name);
+            tracing::error!(upstream, backend, cause = %failure, "this machine cannot dial");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Asks one backend for a sign of life: dial, handshake, one ping (`pulsegate check --connect`).
 use super::{
-    Backend, Upstream,
+    Backend, CheckConfig, CheckKind, Upstream,
     connect::Dialled,
     handshake::{HandshakeError, Shaken, request, shake},
     seconds,
@@ -31,6 +31,8 @@ pub struct Probe {
 pub enum Outcome {
     /// It answers: time to a connection (TLS too), from there to the 101, and from the ping to its pong.
     Answers { connect: Duration, handshake: Duration, ping: Duration },
+    /// It runs, but has no WebSocket for whoever asks so.
+    Refuses { step: &'static str, cause: String },
     /// It failed at a step, for this cause.
     Failed { step: &'static str, cause: String },
 }
@@ -41,7 +43,7 @@ impl Probe {
     pub fn answers(&self) -> bool {
         match self.outcome {
             Outcome::Answers { .. } => true,
-            Outcome::Failed { .. } => false,
+            Outcome::Refuses { .. } | Outcome::Failed { .. } => false,
         }
     }
 }
@@ -56,7 +58,9 @@ impl fmt::Display for Probe {
                     "{name} answers: connected in {connect:.1?}, 101 after {handshake:.1?}, pong after {ping:.1?}"
                 )
             }
-            Outcome::Failed { step, cause } => write!(f, "{name} fails at {step}: {cause}"),
+            Outcome::Refuses { step, cause } | Outcome::Failed { step, cause } => {
+                write!(f, "{name} fails at {step}: {cause}")
+            }
         }
     }
 }
@@ -64,21 +68,31 @@ impl fmt::Display for Probe {
 /// Probes the backend at `index` of [`Upstream::backends`]; each step may take `within`. Needs a local runtime.
 pub async fn probe(upstream: &Upstream, index: usize, within: Duration) -> Probe {
     let backend = Arc::clone(&upstream.backends()[index]);
-    let outcome = match Box::pin(steps(upstream, &backend, within)).await {
-        Ok(outcome) => outcome,
-        Err((step, cause)) => Outcome::Failed { step, cause },
-    };
+    let check = CheckConfig { timeout: within, ..CheckConfig::new(CheckKind::WebSocket) };
+    let outcome = Box::pin(answers(upstream, &backend, &check)).await;
     Probe { backend, outcome }
 }
 
-async fn steps(upstream: &Upstream, backend: &Backend, within: Duration) -> Result<Outcome, (&'static str, String)> {
+/// The same for a path and a host of one's own.
+pub(super) async fn answers(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -> Outcome {
+    match steps(upstream, backend, check).await {
+        Ok(outcome) => outcome,
+        Err((step, cause)) => Outcome::Failed { step, cause },
+    }
+}
+
+async fn steps(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -> Result<Outcome, (&'static str, String)> {
+    let within = check.timeout;
     let start = Instant::now();
     let dialled = upstream.dialer.dial(backend, within, None).await;
     let Dialled { stream, .. } = dialled.map_err(|error| (error.step(), error.to_string()))?;
     let connect = start.elapsed();
 
     let start = Instant::now();
-    let stream = handshake(backend, stream, within).await.map_err(|cause| ("handshake", cause))?;
+    let stream = match handshake(backend, stream, check).await.map_err(|cause| ("handshake", cause))? {
+        Shook::Hands(stream) => stream,
+        Shook::Head(cause) => return Ok(Outcome::Refuses { step: "handshake", cause }),
+    };
     let handshake = start.elapsed();
 
     let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
@@ -96,23 +110,32 @@ async fn steps(upstream: &Upstream, backend: &Backend, within: Duration) -> Resu
     Ok(Outcome::Answers { connect, handshake, ping })
 }
 
-async fn handshake(backend: &Backend, stream: Stream, within: Duration) -> Result<(Stream, Vec<u8>), String> {
-    let (mut head, ()) = http::Request::new(()).into_parts();
-    head.headers.insert(http::header::HOST, backend.host());
-    let request = request(backend, head, HostHeader::Upstream).map_err(|error| error.to_string())?;
+/// What came of a handshake.
+enum Shook {
+    Hands((Stream, Vec<u8>)),
+    /// An answer of HTTP, but no WebSocket.
+    Head(String),
+}
+
+async fn handshake(backend: &Backend, stream: Stream, check: &CheckConfig) -> Result<Shook, String> {
+    let within = check.timeout;
+    let path = check.path.as_str();
+    let asked = http::Request::get(path).body(()).map_err(|error| error.to_string())?;
+    let (mut head, ()) = asked.into_parts();
+    head.headers.insert(http::header::HOST, check.host.clone().unwrap_or_else(|| backend.host()));
+    let request = request(backend, head, HostHeader::Client).map_err(|error| error.to_string())?;
     let shaken = timeout(within, shake(stream, request, HEADER))
         .await
         .map_err(|_| format!("no answer to the handshake within {}", seconds(within)))?;
     match shaken {
-        Ok(Shaken::Accepted { stream, early, .. }) => Ok((stream, early)),
-        Ok(Shaken::Refused(response)) => Err(format!(
+        Ok(Shaken::Accepted { stream, early, .. }) => Ok(Shook::Hands((stream, early))),
+        Ok(Shaken::Refused(response)) => Ok(Shook::Head(format!(
             "it runs, but answers {} to a handshake on {}; sessions ask for their own path",
             response.status(),
-            backend.base_path(),
-        )),
-        Err(error @ (HandshakeError::Http { .. } | HandshakeError::Bad { .. } | HandshakeError::Request { .. })) => {
-            Err(error.to_string())
-        }
+            if path == "/" { backend.base_path() } else { path },
+        ))),
+        Err(error @ HandshakeError::Bad { .. }) => Ok(Shook::Head(error.to_string())),
+        Err(error @ (HandshakeError::Http { .. } | HandshakeError::Request { .. })) => Err(error.to_string()),
     }
 }
 

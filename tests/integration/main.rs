@@ -6,6 +6,7 @@ mod admin;
 mod clients;
 mod documents;
 mod drain;
+mod ejection;
 mod ends;
 mod flow;
 mod harness;

@@ -17,6 +17,21 @@ pub struct HeartbeatConfig {
     pub path_idle_limit: Option<Duration>,
 }
 
+impl HeartbeatConfig {
+    /// The longest time from the first to the last of many peers that froze at the same moment being found silent: their pings are
+    /// at any phase, and TCP's acknowledgements may extend a deadline to three times its length.
+    #[must_use]
+    pub fn missed_within(&self) -> Duration {
+        let phase = self.ping_interval.unwrap_or_default().mul_f64(1.0 + self.jitter);
+        let extended = match self.liveness {
+            Liveness::Traffic => self.ping_timeout.unwrap_or_default() * 2,
+            Liveness::Pong => Duration::ZERO,
+        };
+        // Timers fire together with others', a little late.
+        phase + extended + Duration::from_secs(1)
+    }
+}
+
 /// What the heartbeat sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeartbeatKind {

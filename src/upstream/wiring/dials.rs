@@ -53,7 +53,7 @@ fn dials_beyond_max_dials_wait_for_a_place() {
         let error = error(open_soon(&upstream).await);
         assert_eq!(error.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(error.cause.contains("all 2 places of max_dials were taken for 0.1s"), "{}", error.cause);
-        assert_eq!((count.get(), upstream.backends()[0].down_for()), (2, None));
+        assert_eq!((count.get(), upstream.backends()[0].ailment()), (2, None));
         permits.add_permits(5);
         for dial in dials {
             dial.await.unwrap();

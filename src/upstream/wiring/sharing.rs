@@ -1,6 +1,7 @@
 //! Which backends get what: weights, backups, limits, hashes and cookies.
 
-use super::*;
+use super::{super::check, *};
+use crate::{metrics::Ejection, relay::EndReason};
 use http::{HeaderMap, uri::PathAndQuery};
 
 fn server(address: SocketAddr, share: Share) -> ServerConfig {
@@ -140,4 +141,112 @@ fn a_cookie_leads_back_while_its_backend_serves() {
         let full = open_for(&upstream, "/", &brought).await;
         assert_eq!(full.lease.backend().name, format!("ws://{}", two.0), "its own has no room");
     });
+}
+
+#[test]
+fn one_that_returns_gets_its_share_slowly() {
+    local(async {
+        let (steady, back) = (backend(GOOD).await, backend(GOOD).await);
+        let servers = vec![server(steady.0, Share::default()), server(back.0, Share::default())];
+        let upstream = pool_of(servers, |config| config.slow_start = Some(SOON * 100));
+        let returning = &upstream.backends()[1];
+        let words = String::new();
+        returning.health.put_out(Cause { kind: Ejection::Check, words });
+        returning.checked(Ok(()), None);
+        assert!(returning.part() < 0.1 && upstream.backends()[0].part() == 1.0);
+        for _ in 0..40 {
+            accepted(open(&upstream, plain()).await);
+        }
+        assert!(back.1.get() < 20, "{} of 40", back.1.get());
+        upstream.backends()[0].set_drained(true);
+        accepted(open(&upstream, plain()).await);
+        assert!(back.1.get() > 0, "alone, it takes all");
+    });
+}
+
+#[test]
+fn a_backend_whose_sessions_die_young_is_left_alone() {
+    local(async {
+        let (bad, good) = (backend(GOOD).await, backend(GOOD).await);
+        let servers = vec![server(bad.0, Share::default()), server(good.0, Share { backup: true, ..Share::default() })];
+        let upstream = pool_of(servers, |_| {});
+        let age = Duration::from_secs(1);
+        for reason in [EndReason::UpstreamGone, EndReason::ClientGone, EndReason::UpstreamViolation] {
+            let lease = accepted(open(&upstream, plain()).await).lease;
+            lease.backend().session_ended(reason, age);
+        }
+        let lease = accepted(open(&upstream, plain()).await).lease;
+        assert_eq!(lease.backend().name, format!("ws://{}", bad.0), "two do not matter, nor those that clients end");
+        lease.backend().session_ended(EndReason::UpstreamGone, age);
+        let (cause, left) = lease.backend().ailment().unwrap();
+        assert_eq!(cause.kind, Ejection::YoungDeaths);
+        assert!(left.is_some() && cause.words.contains("upstream_gone"), "{cause}");
+        accepted(open(&upstream, plain()).await);
+        assert_eq!(good.1.get(), 1);
+    });
+}
+
+#[test]
+fn checks_say_what_they_found() {
+    local(async {
+        let answers = [
+            ("HTTP/1.1 204 No Content\r\n\r\n", None),
+            ("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", None),
+            (
+                "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
+                Some("its check failed: it answered 500 Internal Server Error to GET /up"),
+            ),
+        ];
+        for (answer, expected) in answers {
+            let (address, _) = answering(answer).await;
+            let upstream = pool(vec![ws(address)], None);
+            let check = CheckConfig { path: "/up".into(), ..CheckConfig::new(CheckKind::Http) };
+            let found = check::once(&upstream, &upstream.backends()[0], &check).await;
+            assert_eq!(found.err().as_deref(), expected);
+        }
+        let upstream = pool(vec![BackendAddress::Echo], None);
+        let check = CheckConfig::new(CheckKind::WebSocket);
+        assert_eq!(check::once(&upstream, &upstream.backends()[0], &check).await, Ok(()));
+        let upstream = pool(vec![ws(dead().await)], None);
+        let check = CheckConfig::new(CheckKind::Tcp);
+        let found = check::once(&upstream, &upstream.backends()[0], &check).await.unwrap_err();
+        assert!(found.contains("Connection refused"), "{found}");
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = pool(vec![ws(silent.local_addr().unwrap())], None);
+        let check = CheckConfig { timeout: Duration::from_millis(50), ..CheckConfig::new(CheckKind::Http) };
+        let found = check::once(&upstream, &upstream.backends()[0], &check).await.unwrap_err();
+        assert_eq!(found, "no answer to the check within 0.05s");
+    });
+}
+
+/// A backend that answers whatever it is asked.
+async fn answering(answer: &'static str) -> (SocketAddr, Rc<Cell<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, count) = (listener.local_addr().unwrap(), Rc::<Cell<usize>>::default());
+    let counter = Rc::clone(&count);
+    tokio::task::spawn_local(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            counter.set(counter.get() + 1);
+            head_of(&mut tcp).await;
+            tcp.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn as_many_checks_as_are_wanted_change_what_is_thought() {
+    let backend = Backend::new("chat", BackendAddress::Echo);
+    let check = CheckConfig { rise: 2, fall: 3, ..CheckConfig::new(CheckKind::Tcp) };
+    let found = |results: &[bool]| {
+        for well in results {
+            backend.checked(if *well { Ok(()) } else { Err("no".into()) }, Some(&check));
+        }
+        backend.ailment().is_none()
+    };
+    assert!(found(&[false, false, true, false, false]));
+    assert!(!found(&[false]) && !found(&[true, false, true]) && found(&[true]));
+    assert!(!found(&[false; 3]));
+    backend.unchecked();
+    assert!(backend.ailment().is_none(), "a reload took the check away");
 }
