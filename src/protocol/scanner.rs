@@ -98,6 +98,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Frames that ended no data message: fragments but the last, and control frames. Each is looked at by itself.
+    #[inline]
+    #[must_use]
+    pub fn others(self) -> u32 {
+        self.frames.wrapping_sub(self.messages)
+    }
+
     /// What came after `earlier`.
     #[inline]
     #[must_use]

@@ -30,6 +30,8 @@ use tokio::{
 /// A session that has moved this many bytes gives way, so that one that is flooded does not hold up its worker: a turn ends
 /// after the round of reads in which it gets there, and so never moves more than a round (one scratch for each leg) beyond.
 pub(super) const TURN_BYTES: u64 = SCRATCH as u64;
+/// A session that has moved this many control frames and fragments gives way too: they cost far more than their bytes.
+const TURN_OTHERS: u32 = 256;
 /// Rounds of reads in one turn, however small.
 const TURN_ROUNDS: usize = 8;
 
@@ -58,8 +60,7 @@ pub(super) struct Leg {
     pub(super) transport: Option<Transport>,
     /// Bytes to be relayed first. Boxed: few sessions have any, and those not for long.
     pub(super) early: Option<Box<Early>>,
-    /// The last read about filled its room and was taken whole: the next may use all of the scratch.
-    pub(super) eager: bool,
+    pub(super) appetite: Appetite,
     pub(super) writing: Writing,
 }
 
@@ -86,12 +87,22 @@ pub(super) enum Writing {
     Over,
 }
 
+/// What a leg is asked for at once, by what it gave the last time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Appetite {
+    Calm,
+    /// It about filled its room and was taken whole: the next read may use all of the scratch.
+    Eager,
+    /// It was made of control frames and fragments, small ones: the next read is small, so that a turn is not long.
+    Wary,
+}
+
 impl Leg {
     fn new(opened: Opened) -> Self {
         Self {
             transport: Some(opened.stream.into()),
             early: Early::new(opened.early),
-            eager: false,
+            appetite: Appetite::Calm,
             writing: Writing::Works,
         }
     }
@@ -161,6 +172,7 @@ impl Session {
         }
         let mut dry = PerSide { downstream: false, upstream: false };
         let begun = self.received();
+        let others = self.others();
         for round in 1.. {
             // 2. Bytes: what waits goes out, what arrived comes in.
             let mut progress = self.relay_once(&mut dry, cx, now);
@@ -168,7 +180,9 @@ impl Session {
             progress &= !(dry.downstream && dry.upstream);
             // 3. Failures, after what came before them has been read.
             progress |= self.lose_failed(!progress, instant);
-            let over = round == TURN_ROUNDS || self.received() - begun >= TURN_BYTES;
+            let over = round == TURN_ROUNDS
+                || self.received() - begun >= TURN_BYTES
+                || self.others().wrapping_sub(others) >= TURN_OTHERS;
             // Time does not wait for a peer that sends without a pause.
             if !progress || over {
                 // 4. Time, after everything that arrived has been seen.
@@ -300,6 +314,12 @@ impl Session {
     /// Bytes that arrived on both legs so far.
     fn received(&self) -> u64 {
         self.relay.leg(Side::Downstream).received + self.relay.leg(Side::Upstream).received
+    }
+
+    /// Control frames and fragments that arrived on both legs so far, modulo 2^32.
+    fn others(&self) -> u32 {
+        let of = |side| self.relay.leg(side).scanner.tally().others();
+        of(Side::Downstream).wrapping_add(of(Side::Upstream))
     }
 
     /// Keeps the worker's count of waiting bytes right.

@@ -1,6 +1,6 @@
 //! Bytes through a session: reads, relays, writes.
 
-use super::drive::{Early, Now, Progress, Session, Writing};
+use super::drive::{Appetite, Early, Now, Progress, Session, Writing};
 use crate::{
     relay::{Loss, PerSide, Side},
     transport::Transport,
@@ -15,6 +15,10 @@ use std::{
 /// What a read asks for at most, unless the last one was taken whole: so an outbox stays near it. A message of 64 KiB, which
 /// many send, fits with its header and its TLS records, and so is one read and one write instead of two.
 const CALM_READ: usize = 68 * 1024;
+/// What a leg is asked for after a read that was made of control frames and fragments.
+const WARY_READ: usize = 8 * 1024;
+/// So many bytes for each of them, on average, are few.
+const FEW_BYTES: usize = 256;
 /// Room before a chunk for the bytes held back from the one before: the longest control frame less one byte.
 const HELD: usize = 2 + 4 + 125;
 impl Session {
@@ -55,7 +59,12 @@ impl Session {
             return true;
         }
         let Some(transport) = &mut leg.transport else { return false };
-        let most = if leg.eager { chunk.len() - HELD } else { CALM_READ }.min(self.relay.most(side, now.moment));
+        let most = match leg.appetite {
+            Appetite::Calm => CALM_READ,
+            Appetite::Eager => chunk.len() - HELD,
+            Appetite::Wary => WARY_READ,
+        };
+        let most = most.min(self.relay.most(side, now.moment));
         match transport.poll_read(cx, &mut chunk[HELD..HELD + most], cipher) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
@@ -63,9 +72,15 @@ impl Session {
                 true
             }
             Poll::Ready(Ok(length)) => {
-                self.relay_chunk(side, chunk, length, length, cx, now);
-                // TLS gives whole records only, so a full read may be a record short.
-                self.legs[side].eager = length > most / 2 && self.relay.outbox(side.other()).is_empty();
+                let others = self.relay_chunk(side, chunk, length, length, cx, now);
+                self.legs[side].appetite = if others as usize > length / FEW_BYTES {
+                    Appetite::Wary
+                } else if length > most / 2 && self.relay.outbox(side.other()).is_empty() {
+                    // TLS gives whole records only, so a full read may be a record short.
+                    Appetite::Eager
+                } else {
+                    Appetite::Calm
+                };
                 true
             }
             Poll::Ready(Err(error)) => {
@@ -75,7 +90,8 @@ impl Session {
         }
     }
 
-    /// Relays `length` bytes that stand at `HELD` in `chunk`; the last `fresh` of them have just arrived.
+    /// Relays `length` bytes that stand at `HELD` in `chunk`; the last `fresh` of them have just arrived. Answers how many
+    /// control frames and fragments became whole.
     pub(super) fn relay_chunk(
         &mut self,
         side: Side,
@@ -84,7 +100,7 @@ impl Session {
         fresh: usize,
         cx: &mut Context<'_>,
         now: Now,
-    ) {
+    ) -> u32 {
         let held = self.relay.held(side);
         let mut at = HELD - held;
         if held > 0 {
@@ -106,8 +122,10 @@ impl Session {
                 break;
             }
         }
-        self.facts.meter.received(side, fresh, self.relay.leg(side).scanner.tally().since(before));
+        let tally = self.relay.leg(side).scanner.tally().since(before);
+        self.facts.meter.received(side, fresh, tally);
         self.tell_heartbeat(side);
+        tally.others()
     }
 
     /// Keeps what came over its sender's rate until the leg is read again.

@@ -124,10 +124,21 @@ fn endless_empty_fragments_end_where_they_are_limited() {
     let backend = sink();
     let plan = Plan { server: backend.url(), route: "limits.client.fragments = 1000", ..Plan::default() };
     let siege = Siege::begin(&plan);
-    let fragments = frame(GOES_ON, true, b"").repeat(10_000);
+    let fragments = [frame(TEXT_BEGINS, true, b"x"), frame(GOES_ON, true, b"").repeat(2_000)].concat();
     let attack = Attack {
         threads: 4,
-        wage: &|front, _| pour(front, &frame(TEXT_BEGINS, true, b"x"), &fragments),
+        wage: &|front, _| {
+            while front.on() {
+                let Some(mut stream) = enter(front) else { continue };
+                let mut told = [0; 4];
+                // It may be ended before all of it was sent.
+                drop(stream.write_all(&fragments));
+                if stream.read_exact(&mut told).is_ok() {
+                    assert_eq!((told[0], &told[2..]), (0x88, &1009u16.to_be_bytes()[..]));
+                    front.repelled();
+                }
+            }
+        },
         memory: 16 << 20,
     };
     assert!(siege.survives("endless fragments, limited", &attack) > 4);
@@ -155,7 +166,9 @@ fn ping_floods_by_a_client_that_does_not_read_are_answered_once() {
 #[test]
 fn floods_over_a_rate_are_slowed_down() {
     let backend = sink();
-    let route = "limits.client = { messages_per_second = 100, bytes_per_second = \"64KiB\" }";
+    // Who is gone is found by the heartbeat, since what it sent before is not read for long.
+    let route = "limits.client = { messages_per_second = 100, bytes_per_second = \"64KiB\" }
+        heartbeat.client = { ping_interval = \"1s\", ping_timeout = \"5s\" }";
     let siege = Siege::begin(&Plan { server: backend.url(), route, ..Plan::default() });
     let texts = frame(TEXT, true, b"x").repeat(10_000);
     let attack = Attack { threads: 4, wage: &|front, _| pour(front, b"", &texts), memory: 16 << 20 };
