@@ -121,6 +121,8 @@ pub(super) const UPSTREAM: Place = Place {
         "max_dials",
         "retry_budget",
         "retry_backoff",
+        "resolve",
+        "resolver",
     ],
 };
 pub(super) const SERVER: Place =

@@ -162,8 +162,10 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
             config.listeners.iter().any(|listener| listener.tls.is_some()),
         ),
         upstream: Wire::of(
-            servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { .. })),
-            servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { tls: true, .. })),
+            servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { .. } | BackendAddress::Service { .. })),
+            servers.iter().any(|server| {
+                matches!(server.address, BackendAddress::Tcp { tls: true, .. } | BackendAddress::Service { tls: true, .. })
+            }),
         ),
     };
     let relay = &route.options.relay;
@@ -297,7 +299,7 @@ fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceil
         writeln!(out, "  {most} sessions by max_sessions")?;
     }
     writeln!(out, "  {sessions} sessions by the descriptor limit of {descriptors} (2 for each, {reserve} kept back)")?;
-    let tcp = |server: &ServerConfig| matches!(server.address, BackendAddress::Tcp { .. });
+    let tcp = |server: &ServerConfig| matches!(server.address, BackendAddress::Tcp { .. } | BackendAddress::Service { .. });
     if config.upstreams.iter().any(|upstream| upstream.servers.iter().any(tcp)) {
         writeln!(out, "  {ports} sessions to each TCP address of a backend by the local ports, from each source")?;
     }

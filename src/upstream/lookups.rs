@@ -1,0 +1,53 @@
+//! When the names of a pool are looked up, and what becomes of the answers.
+use super::{
+    Backend, Upstream,
+    members::{Named, Refreshed},
+};
+use futures_util::future::join_all;
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
+
+impl Upstream {
+    /// How many of its servers are names whose addresses are looked up again and again.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.members.names().count()
+    }
+
+    /// Looks one of its names up, and has its backends be what the answer says.
+    pub async fn refresh(&self, name: usize) -> Refreshed {
+        match self.members.names().nth(name) {
+            Some(named) => {
+                let mut asked = named.asked.lock().await;
+                let refreshed = self.ask(named).await;
+                *asked = true;
+                refreshed
+            }
+            None => Refreshed::NEVER,
+        }
+    }
+
+    /// Looks up the names that were not looked up yet, for so long at most.
+    pub async fn look_up(&self, within: Duration) {
+        let first = self.members.names().map(|named| async {
+            let mut asked = named.asked.lock().await;
+            if !*asked {
+                self.ask(named).await;
+                *asked = true;
+            }
+        });
+        // Whoever has no answer then is tried as what stands for it.
+        let _ = timeout(within, join_all(first)).await;
+    }
+
+    async fn ask(&self, named: &Named) -> Refreshed {
+        let found = self.dns.find(&named.address).await;
+        let (pool, address) = (&self.config.name, &named.address);
+        self.members.apply(named, found, |at| {
+            let meter = |name: &str| self.meters.backend(pool, name);
+            let backend = Backend::metered_at(pool, address.clone(), Some(at), meter);
+            backend.places.limit(self.config.dials.max_dials);
+            Arc::new(backend)
+        })
+    }
+}
