@@ -19,7 +19,9 @@ pub(super) fn read(table: &Table<'_>, servers: &[ServerConfig], base: &Path) -> 
     table.set("retry_budget", &mut dials.retry_budget, value::unless("off", |value| value::share(value, 10.0)));
     table.set("retry_backoff", &mut dials.retry_backoff, value::duration_or_zero);
     table.set("resolve", &mut dials.resolve, value::word(&[("all", Resolve::All), ("one", Resolve::One)]));
-    if dials.resolve == Resolve::One && servers.iter().any(|server| matches!(server.address, BackendAddress::Service { .. })) {
+    if dials.resolve == Resolve::One
+        && servers.iter().any(|server| matches!(server.address, BackendAddress::Service { .. }))
+    {
         let help = "leave resolve out, or write the host and port of one backend";
         table.report("resolve", Wrong::new("the targets of a srv+ws:// server are always backends of their own", help));
     }

@@ -4,7 +4,10 @@ use super::{
     members::{Named, Refreshed},
 };
 use futures_util::future::join_all;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::time::timeout;
 
 impl Upstream {
@@ -18,10 +21,8 @@ impl Upstream {
     pub async fn refresh(&self, name: usize) -> Refreshed {
         match self.members.names().nth(name) {
             Some(named) => {
-                let mut asked = named.asked.lock().await;
-                let refreshed = self.ask(named).await;
-                *asked = true;
-                refreshed
+                let _one_at_a_time = named.asking.lock().await;
+                self.ask(named).await
             }
             None => Refreshed::NEVER,
         }
@@ -29,11 +30,14 @@ impl Upstream {
 
     /// Looks up the names that were not looked up yet, for so long at most.
     pub async fn look_up(&self, within: Duration) {
-        let first = self.members.names().map(|named| async {
-            let mut asked = named.asked.lock().await;
-            if !*asked {
+        let asked = |named: &Named| named.asked.load(Ordering::Acquire);
+        if self.members.names().all(asked) {
+            return;
+        }
+        let first = self.members.names().map(|named| async move {
+            let _one_at_a_time = named.asking.lock().await;
+            if !asked(named) {
                 self.ask(named).await;
-                *asked = true;
             }
         });
         // Whoever has no answer then is tried as what stands for it.
@@ -43,11 +47,15 @@ impl Upstream {
     async fn ask(&self, named: &Named) -> Refreshed {
         let found = self.dns.find(&named.address).await;
         let (pool, address) = (&self.config.name, &named.address);
-        self.members.apply(named, found, |at| {
+        let refreshed = self.members.apply(named, found, |at| {
             let meter = |name: &str| self.meters.backend(pool, name);
             let backend = Backend::metered_at(pool, address.clone(), Some(at), meter);
             backend.places.limit(self.config.dials.max_dials);
+            let server = self.config.servers.iter().find(|server| server.address == *address);
+            backend.set_share(server.map(|server| server.share).unwrap_or_default());
             Arc::new(backend)
-        })
+        });
+        named.asked.store(true, Ordering::Release);
+        refreshed
     }
 }

@@ -2,7 +2,7 @@
 use super::{Backend, BackendAddress, ServerConfig, dns::Found};
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -32,8 +32,10 @@ enum Entry {
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) address: BackendAddress,
-    /// Whether it was looked up once. Who looks it up holds it, so that one at a time does.
-    pub(super) asked: tokio::sync::Mutex<bool>,
+    /// Who looks it up holds this, so that one at a time does.
+    pub(super) asking: tokio::sync::Mutex<()>,
+    /// Whether it was looked up once: from then on no session waits for a lookup.
+    pub(super) asked: AtomicBool,
     /// Stands for the name while it has no address.
     itself: Arc<Backend>,
     found: Mutex<Addresses>,
@@ -67,15 +69,18 @@ impl Refreshed {
     pub(super) const NEVER: Self = Self { after: Duration::MAX, left: false };
 }
 
-/// Whether all addresses of this name become backends. Not those of this machine itself, which has its own ways to be reached.
-pub(super) fn is_name(address: &BackendAddress) -> bool {
-    match address {
-        BackendAddress::Tcp { host, .. } => {
-            let local = host == "localhost" || host.ends_with(".localhost");
-            !local && super::resolve::bare(host).parse::<IpAddr>().is_err()
+impl BackendAddress {
+    /// Whether it is a name whose addresses are looked up. This machine's own name is none: it has its own ways to be reached.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => {
+                let local = host == "localhost" || host.ends_with(".localhost");
+                !local && super::resolve::bare(host).parse::<IpAddr>().is_err()
+            }
+            Self::Service { .. } => true,
+            Self::Unix(_) | Self::Echo => false,
         }
-        BackendAddress::Service { .. } => true,
-        BackendAddress::Unix(_) | BackendAddress::Echo => false,
     }
 }
 
@@ -92,7 +97,7 @@ impl Members {
             let (members, itself): (Vec<_>, Vec<_>) =
                 known(address).into_iter().partition(|backend| backend.at.is_some());
             let itself = itself.into_iter().next().unwrap_or_else(|| fresh(server));
-            if !is_name(address) || !all && !matches!(address, BackendAddress::Service { .. }) {
+            if !address.is_name() || !all && !matches!(address, BackendAddress::Service { .. }) {
                 return Entry::Fixed(itself);
             }
             let (former, serving): (Vec<_>, Vec<_>) = members.into_iter().partition(|backend| backend.retired());
@@ -101,8 +106,14 @@ impl Members {
                 former: former.iter().map(Arc::downgrade).collect(),
                 failing: false,
             };
-            let asked = tokio::sync::Mutex::new(!found.serving.is_empty());
-            Entry::Named(Box::new(Named { address: address.clone(), asked, itself, found: Mutex::new(found) }))
+            let asked = AtomicBool::new(!found.serving.is_empty());
+            Entry::Named(Box::new(Named {
+                address: address.clone(),
+                asking: tokio::sync::Mutex::default(),
+                asked,
+                itself,
+                found: Mutex::new(found),
+            }))
         };
         let this = Self { entries: servers.into_iter().map(entry).collect(), list: RwLock::new(Arc::new([])) };
         this.compose();
@@ -277,6 +288,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_is_built_anew_keeps_the_addresses_and_what_is_known_of_them() {
+        let old = members();
+        found(&old, &["10.0.0.1:80"], 30);
+        old.now()[0].prove();
+        let known = |address: &BackendAddress| {
+            old.now().iter().filter(|backend| backend.address == *address).cloned().collect::<Vec<_>>()
+        };
+        let server = ServerConfig::from(name());
+        let new = Members::new([&server], true, known, fresh);
+        assert!(Arc::ptr_eq(&new.now()[0], &old.now()[0]) && new.now()[0].proven());
+        let one = Members::new([&server], false, known, fresh);
+        assert_eq!(names(&one), ["ws://chat.test"]);
+    }
+
+    #[test]
     fn a_resolver_in_trouble_changes_nothing() {
         let members = members();
         found(&members, &["10.0.0.1:80"], 30);
@@ -301,7 +327,7 @@ mod tests {
     #[test]
     fn only_names_of_other_machines_are_looked_up() {
         let of =
-            |host: &str| is_name(&BackendAddress::Tcp { tls: false, host: host.into(), port: 1, path: "/".into() });
+            |host: &str| BackendAddress::Tcp { tls: false, host: host.into(), port: 1, path: "/".into() }.is_name();
         assert!(of("chat.internal") && of("chat"));
         assert!(!of("localhost") && !of("a.localhost") && !of("10.0.0.1") && !of("::1") && !of("[::1]"));
     }

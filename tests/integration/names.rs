@@ -10,9 +10,12 @@ use hickory_resolver::proto::{
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 type Zone = Arc<Mutex<HashMap<String, Vec<RData>>>>;
@@ -21,6 +24,9 @@ type Zone = Arc<Mutex<HashMap<String, Vec<RData>>>>;
 struct Server {
     address: SocketAddr,
     zone: Zone,
+    /// From now on it leaves questions unanswered.
+    mute: Arc<AtomicBool>,
+    unanswered: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -28,10 +34,16 @@ impl Server {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (address, zone) = (socket.local_addr().unwrap(), Zone::default());
         let served = Arc::clone(&zone);
+        let (mute, unanswered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (silent, missed) = (Arc::clone(&mute), Arc::clone(&unanswered));
         // It ends with the test's process.
         thread::spawn(move || {
             let mut room = [0; 4096];
             while let Ok((length, peer)) = socket.recv_from(&mut room) {
+                if silent.load(Relaxed) {
+                    missed.fetch_add(1, Relaxed);
+                    continue;
+                }
                 let Ok(question) = Message::from_vec(&room[..length]) else { continue };
                 let query = question.queries[0].clone();
                 let wanted = query.query_type();
@@ -44,7 +56,7 @@ impl Server {
                 socket.send_to(&answer.to_vec().unwrap(), peer).unwrap();
             }
         });
-        Self { address, zone }
+        Self { address, zone, mute, unanswered }
     }
 
     fn set(&self, name: &str, records: Vec<RData>) {
@@ -175,6 +187,22 @@ fn one_backend_may_have_several_addresses() {
 }
 
 #[test]
+fn a_resolver_that_is_silent_ends_no_session_and_holds_none_up() {
+    let dns = Server::start();
+    let address = backend(at(1, 0));
+    dns.set("chat.test", vec![a(1)]);
+    let gateway = dns.gateway(&format!("ws://chat.test:{}", address.port()), "");
+    let _first = session(&gateway);
+    dns.mute.store(true, Relaxed);
+    eventually("it is asked in vain", || dns.unanswered.load(Relaxed) > 0);
+    let begun = Instant::now();
+    let _more = sessions(&gateway, 3);
+    // A lookup takes as long as `timeouts.connect` and longer.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(gateway.verdicts().is_empty());
+}
+
+#[test]
 fn a_name_without_addresses_is_502_until_it_has_one() {
     let dns = Server::start();
     let address = backend(at(1, 0));
@@ -185,9 +213,9 @@ fn a_name_without_addresses_is_502_until_it_has_one() {
     }
     dns.set("chat.test", vec![a(1)]);
     // It is asked again after a few seconds.
-    let deadline = std::time::Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * PATIENCE;
     while gateway.try_connect("/").is_err() {
-        assert!(std::time::Instant::now() < deadline);
+        assert!(Instant::now() < deadline);
         thread::sleep(Duration::from_millis(50));
     }
 }
