@@ -73,7 +73,7 @@ pub(super) fn connector(
             }
             BackendAddress::Service { tls: true, .. } => {
                 needed = true;
-                let host = server.service_domain().to_owned();
+                let host = server.address.service_domain().to_owned();
                 server_name(&host).map_err(|_| UpstreamTlsError::HostName { upstream: config.name.clone(), host })?;
             }
             BackendAddress::Tcp { tls: false, .. }
