@@ -1,6 +1,7 @@
 //! A whole gateway: built from a `Config`, run by workers, drained on request.
 mod changes;
 mod endings;
+mod names;
 mod operator;
 mod reload;
 mod routing;
@@ -43,6 +44,7 @@ use crate::{
 };
 pub use crate::{listener::spread::Load, session::Observer, worker::Query};
 use endings::Endings;
+use names::Names;
 use reload::Reloader;
 use routing::Routing;
 use served::Listeners;
@@ -169,6 +171,7 @@ impl Gateway {
             admission: Arc::clone(&admission),
             verdicts: Arc::clone(&verdicts),
             meters: Arc::clone(&meters),
+            names: Names::new(reach.clone(), Arc::clone(&meters)),
         };
         let reloader = Reloader::new(standing, control.clone(), lineage.clone());
         let mut gateway = Self {
@@ -220,6 +223,9 @@ impl Gateway {
         for outcome in started {
             outcome?;
         }
+        let standing = gateway.reloader.standing();
+        standing.names.follow(standing.routing.pools())?;
+        drop(standing);
         Ok(gateway)
     }
 

@@ -46,6 +46,7 @@ fn connect(config: &Config) -> Result<bool, Exit> {
             complain(error);
             Exit::Configuration
         })?;
+        runtime.block_on(built.look_up(within));
         for index in 0..built.backends().len() {
             let probe = runtime.block_on(Box::pin(probe(&built, index, within)));
             all &= probe.answers();

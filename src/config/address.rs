@@ -63,6 +63,8 @@ pub(super) fn backend(text: &str, base: &Path) -> Result<BackendAddress, Wrong> 
     let tls = match scheme.to_ascii_lowercase().as_str() {
         "ws" => false,
         "wss" => true,
+        "srv+ws" => return service(rest, false),
+        "srv+wss" => return service(rest, true),
         "http" | "tcp" => return Err(wrong_scheme(scheme, &format!("ws://{rest}"))),
         "https" | "tls" => return Err(wrong_scheme(scheme, &format!("wss://{rest}"))),
         _ => return Err(Wrong::new(format!("{} is not a scheme of backends", quoted(scheme)), FORM)),
@@ -77,6 +79,19 @@ pub(super) fn backend(text: &str, base: &Path) -> Result<BackendAddress, Wrong> 
         return Err(Wrong::new(format!("{} has a query or a fragment", quoted(text)), help));
     }
     Ok(BackendAddress::Tcp { tls, host, port, path: prefix(if path.is_empty() { "/" } else { path })? })
+}
+
+/// A name with SRV records: `_SERVICE._tcp.DOMAIN`, and a path.
+fn service(rest: &str, tls: bool) -> Result<BackendAddress, Wrong> {
+    let (name, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
+    let labelled = name.splitn(3, '.').take(2).filter(|label| label.len() > 1 && label.starts_with('_')).count() == 2;
+    let domain = name.splitn(3, '.').nth(2).unwrap_or_default();
+    if !labelled || rustls_pki_types::DnsName::try_from(domain).is_err() {
+        let help = "write srv+ws://_SERVICE._tcp.DOMAIN, without a port: SRV records tell the ports";
+        return Err(Wrong::new(format!("{} is not the name of a service", quoted(name)), help));
+    }
+    let path = prefix(if path.is_empty() { "/" } else { path })?;
+    Ok(BackendAddress::Service { tls, name: name.to_ascii_lowercase(), path })
 }
 
 fn wrong_scheme(scheme: &str, right: &str) -> Wrong {

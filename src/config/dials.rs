@@ -2,9 +2,12 @@
 use super::{file::Table, keys, problem::Wrong, value};
 use crate::{
     pem::{self, Holds},
-    upstream::{BackendAddress, DialConfig, IdentityFiles, ServerConfig},
+    upstream::{BackendAddress, DialConfig, IdentityFiles, Resolve, ServerConfig},
 };
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 use toml::de::DeValue;
 
 /// The keys of the table that say how `servers` are dialled.
@@ -15,6 +18,14 @@ pub(super) fn read(table: &Table<'_>, servers: &[ServerConfig], base: &Path) -> 
     table.set("max_dials", &mut dials.max_dials, value::unless("off", most));
     table.set("retry_budget", &mut dials.retry_budget, value::unless("off", |value| value::share(value, 10.0)));
     table.set("retry_backoff", &mut dials.retry_backoff, value::duration_or_zero);
+    table.set("resolve", &mut dials.resolve, value::word(&[("all", Resolve::All), ("one", Resolve::One)]));
+    if dials.resolve == Resolve::One
+        && servers.iter().any(|server| matches!(server.address, BackendAddress::Service { .. }))
+    {
+        let help = "leave resolve out, or write the host and port of one backend";
+        table.report("resolve", Wrong::new("the targets of a srv+ws:// server are always backends of their own", help));
+    }
+    dials.resolver = table.read("resolver", resolver);
     let tls = table.child("tls", &keys::UPSTREAM_TLS);
     dials.identity = identity(&tls, base);
     dials.server_name = tls.read("server_name", server_name);
@@ -38,6 +49,17 @@ fn identity(tls: &Table<'_>, base: &Path) -> Option<IdentityFiles> {
         tls.report(key, wrong.into());
     }
     Some(files)
+}
+
+/// The port of the DNS is 53 where none is written.
+fn resolver(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
+    let text = value::text(value)?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);
+    let address = text.parse().or_else(|_| bare.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)));
+    address.map_err(|_| {
+        let help = "write the address of a DNS server, such as \"10.0.0.2:53\"";
+        Wrong::new(format!("{} is not an IP address with a port", value::quoted(&text)), help)
+    })
 }
 
 fn server_name(value: &DeValue<'_>) -> Result<String, Wrong> {
@@ -116,6 +138,9 @@ mod tests {
             (dials.retry_backoff, dials.server_name.as_deref()),
             (Duration::from_secs(1), Some("chat.example.com"))
         );
+        let dns = of("resolve = \"one\"\nresolver = \"10.0.0.2\"").unwrap();
+        assert_eq!((dns.resolve, dns.resolver), (Resolve::One, "10.0.0.2:53".parse().ok()));
+        assert_eq!(of("resolver = \"[::1]:5353\"").unwrap().resolver, "[::1]:5353".parse().ok());
         let off = of("max_dials = \"off\"\nretry_budget = \"off\"\nretry_backoff = \"0s\"").unwrap();
         assert_eq!((off.max_dials, off.retry_budget, off.retry_backoff), (None, None, Duration::ZERO));
     }
@@ -129,12 +154,16 @@ mod tests {
             ("source = [\"::1\", \"[::1]\"]", "listed twice"),
             ("max_dials = 0", "from 1 to"),
             ("retry_budget = -1", "from 0.0 to 10"),
+            ("resolver = \"dns.internal\"", "such as \"10.0.0.2:53\""),
+            ("resolve = \"some\"", "write \"all\" or \"one\""),
             ("tls.server_name = \"a b\"", "no name that a certificate"),
             ("tls.certificate = \"/none.pem\"", "upstream.u.tls.key: this key is missing"),
         ] {
             let told = of(text).unwrap_err();
             assert!(told.contains(said), "{text}: {told}");
         }
+        let told = read_in(Path::new(""), "\"srv+ws://_c._tcp.h\"", "resolve = \"one\"").unwrap_err();
+        assert!(told.contains("always backends of their own"), "{told}");
         let told = read_in(Path::new(""), "\"ws://[::1]:80\"", "source = [\"10.0.0.5\"]").unwrap_err();
         assert!(told.contains("none is an IPv6 one"), "{told}");
     }

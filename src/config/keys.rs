@@ -123,6 +123,8 @@ pub(super) const UPSTREAM: Place = Place {
         "max_dials",
         "retry_budget",
         "retry_backoff",
+        "resolve",
+        "resolver",
     ],
 };
 pub(super) const CHECK: Place = Place {

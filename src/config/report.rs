@@ -11,7 +11,9 @@ use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
     route::{Edits, HeaderEdits, HostPattern, Line, RouteConfig, Router},
-    upstream::{BackendAddress, BalanceKind, CheckKind, DialConfig, HashKey, ServerConfig, Share, UpstreamConfig},
+    upstream::{
+        BackendAddress, BalanceKind, CheckKind, DialConfig, HashKey, Resolve, ServerConfig, Share, UpstreamConfig,
+    },
 };
 use std::{
     fmt,
@@ -162,8 +164,15 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
             config.listeners.iter().any(|listener| listener.tls.is_some()),
         ),
         upstream: Wire::of(
-            servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { .. })),
-            servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { tls: true, .. })),
+            servers
+                .iter()
+                .any(|server| matches!(server.address, BackendAddress::Tcp { .. } | BackendAddress::Service { .. })),
+            servers.iter().any(|server| {
+                matches!(
+                    server.address,
+                    BackendAddress::Tcp { tls: true, .. } | BackendAddress::Service { tls: true, .. }
+                )
+            }),
         ),
     };
     let relay = &route.options.relay;
@@ -260,10 +269,11 @@ fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fm
     if let Some(sticky) = &upstream.sticky {
         writeln!(out, "    a client comes back to its backend by the cookie {}", quoted(&sticky.cookie))?;
     }
-    upstream
-        .servers
-        .iter()
-        .try_for_each(|server| writeln!(out, "    {}{}", server.address, share_text(server.share)))?;
+    for server in &upstream.servers {
+        let expanded = server.address.is_name() && upstream.dials.resolve == Resolve::All;
+        let all = if expanded { ", at every address of the name" } else { "" };
+        writeln!(out, "    {}{all}{}", server.address, share_text(server.share))?;
+    }
     write_dials(out, &upstream.dials)
 }
 
@@ -310,7 +320,8 @@ fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceil
         writeln!(out, "  {most} sessions by max_sessions")?;
     }
     writeln!(out, "  {sessions} sessions by the descriptor limit of {descriptors} (2 for each, {reserve} kept back)")?;
-    let tcp = |server: &ServerConfig| matches!(server.address, BackendAddress::Tcp { .. });
+    let tcp =
+        |server: &ServerConfig| matches!(server.address, BackendAddress::Tcp { .. } | BackendAddress::Service { .. });
     if config.upstreams.iter().any(|upstream| upstream.servers.iter().any(tcp)) {
         writeln!(out, "  {ports} sessions to each TCP address of a backend by the local ports, from each source")?;
     }
@@ -410,7 +421,7 @@ headers and masking key, 40 bytes of TCP and IPv4 headers a packet, and over TLS
             heartbeat.client = { ping_interval = "31s", path_idle_limit = "1m" }
             heartbeat.upstream = { ping_interval = "off", path_idle_limit = "1m" }
             [upstream.u]
-            servers = ["ws://h:1", "ws://h:2"]
+            servers = ["ws://10.0.0.1:1", "ws://10.0.0.2:2"]
             [upstream.spare]
             servers = ["builtin:echo"]
             "#,
@@ -478,7 +489,7 @@ headers and masking key, 40 bytes of TCP and IPv4 headers a packet, and over TLS
         assert!(text.contains("[::]:443, TLS 1.3\n"), "{text}");
         assert!(text.contains("c.pem for chat.test, *.chat.test, until 2026-12-31\n"), "{text}");
         assert!(text.contains("827 KiB a day over TLS"), "{text}");
-        assert!(text.contains("    wss://h\n"), "{text}");
+        assert!(text.contains("    wss://h, at every address of the name\n"), "{text}");
 
         let config = with_tls(folder.path(), &[&leaf, &leaf], &key);
         assert!(about_certificates(&config, "2026-06-01").contains("the chain is out of order"));

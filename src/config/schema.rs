@@ -158,6 +158,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "messages_per_second") => or("off", &count(1)),
         (_, "over_rate") => words(&["slow", "close"]),
         (_, "sessions_per_address" | "max_dials") => or("off", &count(1)),
+        (_, "resolve") => words(&["all", "one"]),
         (_, "retry_budget") => or("off", &json!({"type": "number", "minimum": 0.0, "maximum": 10.0})),
         ("tls.clients of a [[listener]]", "verify") => words(&["require", "optional"]),
         (_, "min_version") => words(&["1.2", "1.3"]),

@@ -52,7 +52,9 @@ fn read_upstream(name: String, table: &Table<'_>, base: &Path) -> Option<Upstrea
             Wrong::new("every server is a backup", "let at least one be none: backups wait until the others fail");
         table.report("servers", wrong);
     }
-    let encrypted = servers.iter().any(|server| matches!(server.address, BackendAddress::Tcp { tls: true, .. }));
+    let encrypted = servers.iter().any(|server| {
+        matches!(server.address, BackendAddress::Tcp { tls: true, .. } | BackendAddress::Service { tls: true, .. })
+    });
     if table.has("tls") && !encrypted && !servers.is_empty() {
         let help = "write wss:// for backends that speak TLS, or remove tls";
         table.report("tls", Wrong::new("no server of this pool is a wss:// one", help));

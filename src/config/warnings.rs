@@ -9,7 +9,7 @@ use crate::{
     pem,
     relay::Side,
     route::RouteConfig,
-    upstream::{BackendAddress, UpstreamConfig},
+    upstream::{BackendAddress, Resolve, UpstreamConfig},
 };
 use std::{
     fs,
@@ -138,6 +138,10 @@ fn of_ceilings(config: &Config, ceilings: &Ceilings) -> Vec<String> {
         ));
     }
     for upstream in &config.upstreams {
+        // How many addresses a name has is anybody's guess.
+        if upstream.dials.resolve == Resolve::All && upstream.servers.iter().any(|server| server.address.is_name()) {
+            continue;
+        }
         let addresses =
             upstream.servers.iter().filter(|server| matches!(server.address, BackendAddress::Tcp { .. })).count();
         let ports = usize::try_from(ceilings.ports).unwrap_or(usize::MAX);

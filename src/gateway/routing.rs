@@ -24,7 +24,7 @@ pub(super) struct Routing {
 
 impl Routing {
     /// Whatever is the same in `old` stays: a route's settings, a pool, a backend with all that is known of it.
-    pub(super) fn build(config: &Config, old: Option<&Self>, meters: &Meters) -> Result<Self, StartError> {
+    pub(super) fn build(config: &Config, old: Option<&Self>, meters: &Arc<Meters>) -> Result<Self, StartError> {
         let mut upstreams = HashMap::new();
         for upstream in &config.upstreams {
             upstreams.insert(upstream.name.clone(), pool(upstream, old, meters)?);
@@ -73,21 +73,30 @@ impl Routing {
         self.upstreams.values().flat_map(|upstream| upstream.backends().to_vec()).collect()
     }
 
-    fn backend(&self, upstream: &str, address: &BackendAddress) -> Option<Arc<Backend>> {
+    /// The pools, in no order.
+    pub(super) fn pools(&self) -> Vec<Arc<Upstream>> {
+        self.upstreams.values().cloned().collect()
+    }
+
+    fn known(&self, upstream: &str, address: &BackendAddress) -> Vec<Arc<Backend>> {
         let serving = self.upstreams.get(upstream).into_iter().flat_map(|upstream| upstream.backends().to_vec());
         let former = self.former.iter().filter_map(Weak::upgrade).filter(|backend| backend.upstream == upstream);
-        serving.chain(former).find(|backend| backend.address == *address)
+        serving.chain(former).filter(|backend| backend.address == *address).collect()
     }
 }
 
-fn pool(config: &UpstreamConfig, old: Option<&Routing>, meters: &Meters) -> Result<Arc<Upstream>, UpstreamTlsError> {
+fn pool(
+    config: &UpstreamConfig,
+    old: Option<&Routing>,
+    meters: &Arc<Meters>,
+) -> Result<Arc<Upstream>, UpstreamTlsError> {
     if let Some(known) = old.and_then(|old| old.upstreams.get(&config.name))
         && known.config() == config
         && known.credentials_stand()?
     {
         return Ok(Arc::clone(known));
     }
-    Upstream::with(config, meters, |address| old?.backend(&config.name, address))
+    Upstream::with(config, meters, |address| old.map_or_else(Vec::new, |old| old.known(&config.name, address)))
 }
 
 /// A route that is the same keeps its guard, with all that it knows.

@@ -1,5 +1,8 @@
 //! What a gateway stands on now, and how it comes to stand on something else.
-use super::{Changes, StartError, changes::concerns_running, max_sessions, routing::Routing, served::Listeners, show};
+use super::{
+    Changes, StartError, changes::concerns_running, max_sessions, names::Names, routing::Routing, served::Listeners,
+    show,
+};
 use crate::{
     config::{Config, GatewayConfig, LogConfig},
     handshake::{Terms, admission::Admission},
@@ -25,6 +28,7 @@ pub(super) struct Standing {
     pub(super) admission: Arc<Admission>,
     pub(super) verdicts: Arc<VerdictLog>,
     pub(super) meters: Arc<Meters>,
+    pub(super) names: Names,
 }
 
 impl Standing {
@@ -61,6 +65,9 @@ impl Standing {
         // The workers have closed their sockets; now the files of Unix sockets go.
         drop(orders.former);
         self.routing = routing;
+        if let Err(error) = self.names.follow(self.routing.pools()) {
+            tracing::error!(%error, "names of backends are looked up no more");
+        }
         // What needs a restart is told again until there was one.
         let GatewayConfig { workers, pid_file, upgrade_timeout, .. } = self.config.gateway.clone();
         let gateway = GatewayConfig { workers, pid_file, upgrade_timeout, ..new.gateway };

@@ -126,6 +126,11 @@ impl Meters {
             locked(&worker.routes).retain(|_, meter| Arc::strong_count(meter) > 1);
             drop(shown);
         }
+        self.forget_backends();
+    }
+
+    /// No longer shows backends that nobody uses any more.
+    pub fn forget_backends(&self) {
         locked(&self.backends).retain(|_, meter| Arc::strong_count(meter) > 1);
     }
 

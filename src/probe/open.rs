@@ -132,7 +132,7 @@ impl Dialer {
                     .map_err(|error| dial_failure(&error))?;
                 (Socket::Unix(socket), None, self.target.address.to_string(), start.elapsed())
             }
-            BackendAddress::Echo => return Err(self.late("connection")),
+            BackendAddress::Service { .. } | BackendAddress::Echo => return Err(self.late("connection")),
         };
         let (stream, tls) = self.secured(stream).await?;
         let start = Instant::now();

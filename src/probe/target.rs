@@ -89,7 +89,7 @@ impl Target {
     /// Whether it is asked over TLS.
     pub(super) fn tls(&self) -> bool {
         match &self.address {
-            BackendAddress::Tcp { tls, .. } => *tls,
+            BackendAddress::Tcp { tls, .. } | BackendAddress::Service { tls, .. } => *tls,
             BackendAddress::Unix(_) | BackendAddress::Echo => false,
         }
     }
@@ -100,7 +100,7 @@ impl fmt::Display for Target {
         let (address, asked) = (self.address.to_string(), self.asked.as_str());
         match &self.address {
             BackendAddress::Unix(_) if asked != "/" => write!(f, "{address}:{asked}"),
-            BackendAddress::Unix(_) | BackendAddress::Echo => f.write_str(&address),
+            BackendAddress::Service { .. } | BackendAddress::Unix(_) | BackendAddress::Echo => f.write_str(&address),
             BackendAddress::Tcp { .. } => write!(f, "{}{asked}", address.trim_end_matches('/')),
         }
     }

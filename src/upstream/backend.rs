@@ -13,6 +13,7 @@ use crate::{
 };
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -25,7 +26,9 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Backend {
     pub address: BackendAddress,
-    /// As written in `gateway.toml`; its name in logs and metrics.
+    /// Where it is, if it is one of the addresses of a name.
+    pub at: Option<SocketAddr>,
+    /// As written in `gateway.toml`, with `#` and where it is if it is one of several; its name in logs and metrics.
     pub name: String,
     /// Name of the pool it belongs to.
     pub upstream: String,
@@ -68,12 +71,27 @@ impl Backend {
     /// The same, counted where `meter` says for its name.
     #[must_use]
     pub fn metered(upstream: &str, address: BackendAddress, meter: impl FnOnce(&str) -> Arc<BackendMeter>) -> Self {
-        let name = address.to_string();
+        Self::metered_at(upstream, address, None, meter)
+    }
+
+    /// The same, at one of the addresses of its name.
+    pub(super) fn metered_at(
+        upstream: &str,
+        address: BackendAddress,
+        at: Option<SocketAddr>,
+        meter: impl FnOnce(&str) -> Arc<BackendMeter>,
+    ) -> Self {
+        let name = match (&address, at) {
+            (BackendAddress::Service { .. }, Some(at)) => format!("{address}#{at}"),
+            (_, Some(at)) => format!("{address}#{}", at.ip()),
+            (_, None) => address.to_string(),
+        };
         Self {
             meter: meter(&name),
             seed: hash(name.as_bytes()),
             terms: Mutex::default(),
             name,
+            at,
             upstream: upstream.to_owned(),
             address,
             sessions: AtomicUsize::new(0),
@@ -239,7 +257,19 @@ impl BackendAddress {
                     (false | true, port) => format!("{host}:{port}"),
                 }
             }
+            Self::Service { .. } => self.service_domain().to_owned(),
             Self::Unix(_) | Self::Echo => String::new(),
+        }
+    }
+}
+
+impl BackendAddress {
+    /// The name behind the labels of service and protocol; the certificate of the service is for it (RFC 6125).
+    pub(super) fn service_domain(&self) -> &str {
+        match self {
+            Self::Service { name, .. } => name.splitn(3, '.').nth(2).unwrap_or(name),
+            Self::Tcp { host, .. } => host,
+            Self::Unix(_) | Self::Echo => "",
         }
     }
 }
@@ -251,6 +281,10 @@ impl fmt::Display for BackendAddress {
             Self::Tcp { tls, path, .. } => {
                 let scheme = if *tls { "wss" } else { "ws" };
                 write!(f, "{scheme}://{}{}", self.authority(), if path == "/" { "" } else { path })
+            }
+            Self::Service { tls, name, path } => {
+                let scheme = if *tls { "srv+wss" } else { "srv+ws" };
+                write!(f, "{scheme}://{name}{}", if path == "/" { "" } else { path })
             }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Echo => f.write_str("builtin:echo"),
@@ -275,9 +309,22 @@ mod tests {
             (tcp(false, "[::1]", 81, "/"), "ws://[::1]:81"),
             (BackendAddress::Unix("run/chat.sock".into()), "unix:run/chat.sock"),
             (BackendAddress::Echo, "builtin:echo"),
+            (service(), "srv+wss://_chat._tcp.example.com/v1"),
         ] {
             assert_eq!(Backend::new("chat", address).name, name);
         }
+    }
+
+    fn service() -> BackendAddress {
+        BackendAddress::Service { tls: true, name: "_chat._tcp.example.com".into(), path: "/v1".into() }
+    }
+
+    #[test]
+    fn one_of_several_addresses_is_told_from_the_others() {
+        let at = |address| Backend::metered_at("chat", address, "10.0.0.1:81".parse().ok(), |_| Arc::default()).name;
+        assert_eq!(at(tcp(false, "chat.internal", 81, "/")), "ws://chat.internal:81#10.0.0.1");
+        assert_eq!(at(service()), "srv+wss://_chat._tcp.example.com/v1#10.0.0.1:81");
+        assert_eq!(service().service_domain(), "example.com");
     }
 
     #[test]

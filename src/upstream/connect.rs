@@ -111,13 +111,13 @@ impl Dialer {
     ) -> Result<Dialled, DialError> {
         let deadline = Instant::now() + within;
         match &backend.address {
-            BackendAddress::Tcp { tls, host, port, .. } => {
-                let tcp = self.connect(host, *port, (deadline, within), backstop).await?;
+            BackendAddress::Tcp { tls, .. } | BackendAddress::Service { tls, .. } => {
+                let tcp = self.connect(backend, (deadline, within), backstop).await?;
                 let local_port = tcp.local_addr().ok().map(|address| address.port());
                 let socket = Socket::Tcp(tcp);
                 let stream = match &self.tls {
                     Some(connector) if *tls => {
-                        let name = self.server_name.as_deref().unwrap_or(host);
+                        let name = self.server_name.as_deref().unwrap_or(backend.address.service_domain());
                         secured(connector, name, socket, deadline, within).await?
                     }
                     Some(_) | None => Stream::Plain(socket),
@@ -138,12 +138,18 @@ impl Dialer {
 
     async fn connect(
         &self,
-        host: &str,
-        port: u16,
+        backend: &Backend,
         (deadline, within): (Instant, Duration),
         backstop: Option<Backstop>,
     ) -> Result<TcpStream, DialError> {
-        let addresses = timeout_at(deadline, self.resolver.resolve(host, port))
+        if let Some(at) = backend.at {
+            return self.tcp.connect(&[at], deadline, within, backstop).await;
+        }
+        let BackendAddress::Tcp { host, port, .. } = &backend.address else {
+            let source = io::Error::new(io::ErrorKind::NotFound, "it had no address when it was looked up last");
+            return Err(DialError::Resolve { host: backend.name.clone(), source });
+        };
+        let addresses = timeout_at(deadline, self.resolver.resolve(host, *port))
             .await
             .map_err(|_| DialError::Timeout { step: "answer of the name resolver", within })?
             .map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;

@@ -1,6 +1,6 @@
 //! How a pool dials: how many at a time with one backend, and how often on a further one.
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,8 +23,22 @@ pub struct DialConfig {
     pub retry_backoff: Duration,
     /// What we show to `wss` backends that ask for a certificate.
     pub identity: Option<IdentityFiles>,
+    /// What becomes of the addresses of a name.
+    pub resolve: Resolve,
+    /// The DNS server that is asked. `None`: what the system asks.
+    pub resolver: Option<SocketAddr>,
     /// The name in the certificate of `wss` backends. `None`: the host they are dialled by.
     pub server_name: Option<String>,
+}
+
+/// What becomes of the addresses of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolve {
+    /// Each is a backend.
+    #[default]
+    All,
+    /// All of them are one backend, which is dialled at the one that answers first.
+    One,
 }
 
 /// PEM files of a certificate chain and its key.
@@ -42,6 +56,8 @@ impl Default for DialConfig {
             retry_budget: Some(0.5),
             retry_backoff: Duration::from_millis(25),
             identity: None,
+            resolve: Resolve::All,
+            resolver: None,
             server_name: None,
         }
     }

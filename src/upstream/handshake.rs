@@ -194,7 +194,7 @@ impl Backend {
     /// Its base path; `/` if it has none.
     pub(super) fn base_path(&self) -> &str {
         match &self.address {
-            BackendAddress::Tcp { path, .. } => path,
+            BackendAddress::Tcp { path, .. } | BackendAddress::Service { path, .. } => path,
             BackendAddress::Unix(_) | BackendAddress::Echo => "/",
         }
     }
@@ -202,7 +202,7 @@ impl Backend {
     /// The `Host` it knows itself by; `localhost` where it has no name (RFC 9110 section 7.2 wants one).
     pub(super) fn host(&self) -> HeaderValue {
         let host = match &self.address {
-            BackendAddress::Tcp { .. } => self.address.authority(),
+            BackendAddress::Tcp { .. } | BackendAddress::Service { .. } => self.address.authority(),
             BackendAddress::Unix(_) | BackendAddress::Echo => "localhost".to_owned(),
         };
         HeaderValue::from_str(&host).unwrap_or_else(|_| HeaderValue::from_static("localhost"))

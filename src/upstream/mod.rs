@@ -6,10 +6,12 @@ pub mod check;
 mod choose;
 mod connect;
 mod dials;
+mod dns;
 mod echo;
 mod fate;
 mod handshake;
 mod health;
+mod lookups;
 mod members;
 mod pool;
 pub mod probe;
@@ -25,9 +27,10 @@ pub use affinity::{Affinity, is_secure};
 pub use backend::{Backend, Lease, Terms};
 pub use check::{CheckConfig, CheckKind};
 pub(crate) use connect::{DialError, connect_unix, secured};
-pub use dials::{DialConfig, IdentityFiles};
+pub use dials::{DialConfig, IdentityFiles, Resolve};
 pub(crate) use handshake::{Asking, HandshakeError, Shaken, request, shake};
 pub use health::Cause;
+pub use members::Refreshed;
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
 pub use probe::{Probe, probe};
 pub(crate) use resolve::Resolver;
@@ -115,6 +118,8 @@ impl From<BackendAddress> for ServerConfig {
 pub enum BackendAddress {
     /// `ws://` or `wss://` with host, port and base path (`/` if none), which is put before the request's path.
     Tcp { tls: bool, host: String, port: u16, path: String },
+    /// `srv+ws://` or `srv+wss://` with the name of a service, such as `_chat._tcp.example.com`, and a base path.
+    Service { tls: bool, name: String, path: String },
     /// `unix:PATH`
     Unix(PathBuf),
     /// `builtin:echo`

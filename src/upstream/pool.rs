@@ -3,7 +3,8 @@ use super::{
     Affinity, Backend, BackendAddress, Lease, ServerConfig, UpstreamConfig, UpstreamTlsError,
     choose::{Asking, Burden, Chooser, Patience},
     connect::{DialError, Dialer, Dialled, backstop},
-    dials::Retries,
+    dials::{Resolve, Retries},
+    dns::Dns,
     handshake::{HandshakeError, Shaken, request, shake},
     members::Members,
     resolve::Resolver,
@@ -23,9 +24,11 @@ use tokio::time::{Instant, timeout};
 
 /// A pool of backends, shared by all workers.
 pub struct Upstream {
-    config: UpstreamConfig,
+    pub(super) config: UpstreamConfig,
     credentials: Credentials,
-    members: Members,
+    pub(super) members: Members,
+    pub(super) dns: Dns,
+    pub(super) meters: Arc<Meters>,
     chooser: Chooser,
     retries: Retries,
     pub(super) dialer: Dialer,
@@ -159,7 +162,7 @@ impl Upstream {
     /// # Errors
     /// It has `wss` backends, and the authorities to trust cannot be read.
     pub fn new(config: &UpstreamConfig) -> Result<Arc<Self>, UpstreamTlsError> {
-        Self::with(config, &Meters::new(0), |_| None)
+        Self::with(config, &Meters::new(0), |_| Vec::new())
     }
 
     /// The same, counted among `meters`, with those backends that are `known` already: what is known of them stays.
@@ -168,8 +171,8 @@ impl Upstream {
     /// As [`Upstream::new`].
     pub fn with(
         config: &UpstreamConfig,
-        meters: &Meters,
-        known: impl Fn(&BackendAddress) -> Option<Arc<Backend>>,
+        meters: &Arc<Meters>,
+        known: impl Fn(&BackendAddress) -> Vec<Arc<Backend>>,
     ) -> Result<Arc<Self>, UpstreamTlsError> {
         let credentials = Credentials::read(config)?;
         let fresh = |server: &ServerConfig| {
@@ -178,16 +181,20 @@ impl Upstream {
             backend.set_terms(config.terms(server));
             Arc::new(backend)
         };
-        let backends = config.servers.iter().map(|server| known(&server.address).unwrap_or_else(|| fresh(server)));
-        let backends = backends.inspect(|backend| backend.places.limit(config.dials.max_dials));
+        let all = config.dials.resolve == Resolve::All;
+        let members = Members::new(&config.servers, all, known, fresh);
+        members.now().iter().for_each(|backend| backend.places.limit(config.dials.max_dials));
+        let dns = Dns { server: config.dials.resolver };
         let dialer = Dialer {
-            resolver: Resolver::default(),
+            resolver: Resolver::new(dns.clone()),
             tcp: TcpDialer::new(&config.dials.sources),
             tls: tls::connector(config, &credentials)?,
             server_name: config.dials.server_name.clone(),
         };
         Ok(Arc::new(Self {
-            members: Members::new(backends),
+            members,
+            dns,
+            meters: Arc::clone(meters),
             chooser: Chooser::new(config),
             retries: Retries::new(&config.dials),
             dialer,
@@ -212,9 +219,7 @@ impl Upstream {
 
     /// It serves from now on: backends that another pool had before are held to its terms.
     pub fn settle(&self) {
-        for (backend, server) in self.backends().iter().zip(&self.config.servers) {
-            backend.set_terms(self.config.terms(server));
-        }
+        self.members.hold(&self.config.servers, |server| self.config.terms(server));
     }
 
     /// Its name in `gateway.toml`.
@@ -237,6 +242,7 @@ impl Upstream {
     pub async fn open(&self, request: UpstreamRequest<'_>) -> Result<Answer, OpenError> {
         let UpstreamRequest { head, options, host_header, affinity } = request;
         let mut head = Some(head);
+        self.look_up(options.connect).await;
         let backends = self.backends();
         let patience = Patience { began: Instant::now(), options };
         let mut tried = vec![false; backends.len()];

@@ -1,4 +1,5 @@
 //! Names to addresses, kept for a moment.
+use super::dns::Dns;
 use std::{
     collections::HashMap,
     io,
@@ -17,6 +18,7 @@ const FAILURE_KEPT: Duration = Duration::from_secs(1);
 /// thread until the system's resolver gives up.
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
+    dns: Dns,
     names: Mutex<HashMap<String, Arc<Name>>>,
 }
 
@@ -24,6 +26,10 @@ pub(crate) struct Resolver {
 type Name = tokio::sync::Mutex<Option<(Instant, Result<Vec<IpAddr>, String>)>>;
 
 impl Resolver {
+    pub(super) fn new(dns: Dns) -> Self {
+        Self { dns, ..Self::default() }
+    }
+
     /// The addresses of a host, in the resolver's order.
     ///
     /// # Errors
@@ -38,7 +44,7 @@ impl Resolver {
             Some((at, Ok(addresses))) if at.elapsed() < KEPT => Ok(addresses.clone()),
             Some((at, Err(error))) if at.elapsed() < FAILURE_KEPT => Err(error.clone()),
             Some(_) | None => {
-                let answer = ask(host).await;
+                let answer = self.ask(host).await;
                 *known = Some((Instant::now(), answer.clone()));
                 answer
             }
@@ -55,13 +61,21 @@ impl Resolver {
         }
     }
 
+    async fn ask(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        match self.dns.server {
+            Some(_) => Ok(self.dns.host(host, 0).await?.addresses.iter().map(SocketAddr::ip).collect()),
+            None => system(host).await,
+        }
+    }
+
     fn name(&self, host: &str) -> Arc<Name> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(names.entry(host.to_owned()).or_default())
     }
 }
 
-async fn ask(host: &str) -> Result<Vec<IpAddr>, String> {
+/// What the system's resolver says: files, the DNS, or whatever it is set to ask.
+pub(super) async fn system(host: &str) -> Result<Vec<IpAddr>, String> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in tokio::net::lookup_host((host, 0)).await.map_err(|error| error.to_string())? {
         if !addresses.contains(&address.ip()) {

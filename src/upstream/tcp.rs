@@ -74,14 +74,14 @@ impl TcpDialer {
         let tcp = if self.sources.is_empty() {
             TcpStream::connect(address).await.map_err(failed)?
         } else {
-            self.from_a_source(address).await?
+            self.connect_from_a_source(address).await?
         };
         tune(&tcp, backstop).map_err(failed)?;
         Ok(tcp)
     }
 
     /// Each source in turn; one whose ports towards the address are used up is passed over.
-    async fn from_a_source(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
+    async fn connect_from_a_source(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
         let fitting: Vec<IpAddr> =
             self.sources.iter().copied().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
         let mut failure = DialError::NoSource { address };

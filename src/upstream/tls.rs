@@ -71,7 +71,15 @@ pub(super) fn connector(
                 server_name(host)
                     .map_err(|_| UpstreamTlsError::HostName { upstream: config.name.clone(), host: host.clone() })?;
             }
-            BackendAddress::Tcp { tls: false, .. } | BackendAddress::Unix(_) | BackendAddress::Echo => {}
+            BackendAddress::Service { tls: true, .. } => {
+                needed = true;
+                let host = server.address.service_domain().to_owned();
+                server_name(&host).map_err(|_| UpstreamTlsError::HostName { upstream: config.name.clone(), host })?;
+            }
+            BackendAddress::Tcp { tls: false, .. }
+            | BackendAddress::Service { tls: false, .. }
+            | BackendAddress::Unix(_)
+            | BackendAddress::Echo => {}
         }
     }
     if !needed {

@@ -66,6 +66,19 @@ impl Worker {
         opened.get_mut(index).map(std::mem::take).unwrap_or_default()
     }
 
+    /// Ends, in the time of a drain, the sessions whose backend has left its pool. Answers how many.
+    pub(crate) async fn shed(self: Rc<Self>) -> usize {
+        let registry = &self.context.registry;
+        let mut stranded: Vec<Key> = Vec::new();
+        for (number, key) in registry.keys().into_iter().enumerate() {
+            if number % BATCH == BATCH - 1 {
+                yield_now().await;
+            }
+            stranded.extend(registry.facts(key).is_some_and(|facts| self.stranded(&facts)).then_some(key));
+        }
+        self.retire(&stranded)
+    }
+
     async fn review(&self, update: &Update) -> Updated {
         let mut updated = Updated::default();
         if update.configured.is_empty() && !update.reviewed {
