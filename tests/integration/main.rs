@@ -12,6 +12,7 @@ mod harness;
 mod headers;
 mod heartbeat;
 mod metrics;
+mod migrating;
 mod namespace;
 mod otel;
 mod pools;
