@@ -7,7 +7,7 @@ use pulsegate::{
     access::AccessConfig,
     config::Config,
     gateway::Gateway,
-    listener::{ListenAddress, ProxyProtocol},
+    listener::{ListenAddress, proxy_protocol::ProxyProtocol},
     route::{HostPattern, RouteConfig},
     upstream::BackendAddress,
 };
@@ -107,6 +107,7 @@ fn at_home(mut config: Config, auth: SocketAddr) -> Config {
     config.listeners[0].address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
     config.listeners[0].tls = None;
     for upstream in &mut config.upstreams {
+        upstream.ca = None;
         upstream.servers.truncate(1);
         upstream.servers[0].address = BackendAddress::Echo;
     }
@@ -184,7 +185,7 @@ fn is_word(text: &str) -> bool {
 
 /// First words of lines (two where the first says little), and the parameters of servers and binds.
 fn haproxy_directives(snippet: &str) -> BTreeSet<String> {
-    const OF_TWO: [&str; 3] = ["timeout", "option", "http-request"];
+    const OF_TWO: [&str; 4] = ["timeout", "option", "http-request", "http-response"];
     const PARAMETERS: [&str; 13] = [
         "ssl",
         "crt",
