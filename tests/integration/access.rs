@@ -2,6 +2,7 @@
 use super::{
     harness::{Backend, Raw, Running, configured, eventually, one_route, request, soon},
     refusals::asked,
+    secure::Certificates,
 };
 use pulsegate::metrics::text::Format;
 use std::{
@@ -256,5 +257,23 @@ fn a_service_that_was_restarted_is_asked_on_a_new_connection() {
     let gateway = Running::start(&forwarded("builtin:echo", &auth));
     for _ in 0..5 {
         assert_eq!(asked(&gateway, &request("/", "")).0, 101);
+    }
+}
+
+#[test]
+fn a_service_with_tls_is_asked_if_its_authority_is_trusted() {
+    let certificates = Certificates::of(&["localhost", "other.test"]);
+    let auth = certificates.backend("localhost", |mut stream| {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+            head.push(byte[0]);
+        }
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    for (host, expected) in [("localhost", 101), ("other.test", 503)] {
+        let (url, ca) = (format!("https://localhost:{}/", auth.address.port()), certificates.path(host, "crt"));
+        let forward = format!("defaults.access.forward = {{ url = {url:?}, ca = {ca:?} }}");
+        let gateway = Running::start(&one_route("builtin:echo", &forward));
+        assert_eq!(asked(&gateway, &request("/", "")).0, expected, "{host}");
     }
 }

@@ -10,19 +10,19 @@ use std::{
     time::Duration,
 };
 
-fn file(path: &str) -> String {
+pub(super) fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// The code blocks of one language in a document.
-fn blocks(document: &str, language: &str) -> Vec<String> {
+pub(super) fn blocks(document: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     document.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
 }
 
 /// A certificate that is its own authority, with its key.
-fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
+pub(super) fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
     let made = rcgen::generate_simple_self_signed(["chat.example.com".to_owned()]).unwrap();
     let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
     fs::write(&chain, made.cert.pem()).unwrap();
@@ -31,13 +31,18 @@ fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
 }
 
 /// The configuration with files that exist in the place of those it names.
-fn parsed(name: &str, toml: &str) -> Config {
+pub(super) fn parsed(name: &str, toml: &str) -> Config {
     let folder = tempfile::tempdir().unwrap();
     let (chain, key) = certificate(folder.path());
     let mut text = toml.to_owned();
     let token = folder.path().join("token");
     fs::write(&token, "0123456789abcdef".repeat(4)).unwrap();
-    for (name, path) in [("certificate", &chain), ("key", &key), ("ca", &chain), ("token_file", &token)] {
+    let users = folder.path().join("users");
+    fs::write(&users, "ann:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n").unwrap();
+    // Also the end of token_file, which comes last.
+    for (name, path) in
+        [("file", &users), ("certificate", &chain), ("key", &key), ("ca", &chain), ("token_file", &token)]
+    {
         let begin = format!("{name} = \"");
         let parts: Vec<String> = text.split(&begin).map(str::to_owned).collect();
         let replaced = parts[1..].iter().map(|rest| {

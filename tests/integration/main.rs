@@ -13,6 +13,7 @@ mod harness;
 mod headers;
 mod heartbeat;
 mod metrics;
+mod migrating;
 mod names;
 mod namespace;
 mod otel;

@@ -76,7 +76,7 @@ impl Certificates {
         upgrade(self.connect(gateway, "gate.test", version), path)
     }
 
-    fn path(&self, host: &str, extension: &str) -> String {
+    pub(crate) fn path(&self, host: &str, extension: &str) -> String {
         self.0.path().join(format!("{host}.{extension}")).display().to_string()
     }
 
@@ -119,7 +119,7 @@ impl Certificates {
     }
 
     /// A TLS backend; its connections end when `serve` does.
-    fn backend(
+    pub(crate) fn backend(
         &self,
         host: &str,
         serve: impl Fn(StreamOwned<ServerConnection, TcpStream>) + Send + Sync + 'static,
