@@ -45,6 +45,7 @@ pub mod config;
 pub mod descriptors;
 pub mod gateway;
 pub mod handshake;
+pub mod http;
 pub mod listener;
 pub mod log;
 pub mod metrics;

@@ -19,7 +19,7 @@ use retire::Retirement;
 use succession::Stop;
 
 use crate::{
-    handshake::{self, Edge, admission::Admission},
+    handshake::{self, Edge, Plain, Received, admission::Admission},
     listener::{
         accept::Connection,
         handover::{Hands, Intake},
@@ -139,6 +139,7 @@ async fn live(setup: Setup) -> Drained {
             began
         }
     };
+    worker.edge.leave();
     // Nothing new comes then, and handshakes under way are as welcome as before, however slow their clients.
     let relieved = matches!(*worker.stop.borrow(), Stop::Relieved { .. });
     worker.acceptors.finished().await;
@@ -146,6 +147,7 @@ async fn live(setup: Setup) -> Drained {
         registry: &worker.context.registry,
         sessions: &worker.sessions,
         handshakes: &worker.handshakes,
+        requests: &worker.requests,
         admitted: &|| admission.sessions(),
         patient: relieved,
         share,
@@ -176,6 +178,8 @@ pub(crate) struct Worker {
     stop: watch::Sender<Stop>,
     acceptors: Rc<Tasks>,
     handshakes: Rc<Tasks>,
+    /// Connections of plain requests.
+    requests: Rc<Tasks>,
     sessions: Rc<Tasks>,
 }
 
@@ -229,6 +233,7 @@ impl Worker {
             stop: watch::Sender::new(Stop::Serving),
             acceptors: Rc::default(),
             handshakes: Tasks::shown(move |running| shaking.show_handshakes(running)),
+            requests: Rc::default(),
             sessions: Tasks::shown(move |running| relaying.show_sessions(running)),
         }
     }
@@ -250,12 +255,24 @@ impl Worker {
         let worker = Rc::clone(self);
         let acceptor = tls.map(|configs| Acceptor::new(configs, self.records.clone()));
         let greeting = async move {
-            let opening = handshake::receive(connection, acceptor.as_ref(), &worker.edge).await;
-            if let Some(opening) = opening {
-                worker.begin(opening);
+            match handshake::receive(connection, acceptor.as_ref(), &worker.edge).await {
+                Received::Session(opening) => worker.begin(opening),
+                Received::Plain(plain) => worker.serve(plain),
+                Received::Nothing => {}
             }
         };
         self.handshakes.spawn(greeting, |message| tracing::error!("an opening handshake panicked: {message}"));
+    }
+
+    /// Serves plain requests, in a task of its own.
+    fn serve(self: &Rc<Self>, plain: Plain) {
+        let worker = Rc::clone(self);
+        let serving = async move {
+            if let Some(opening) = plain.run().await {
+                worker.begin(opening);
+            }
+        };
+        self.requests.spawn(serving, |message| tracing::error!("the serving of plain requests panicked: {message}"));
     }
 
     /// Sessions that run on it now.

@@ -27,8 +27,8 @@ pub struct Upstream {
     config: UpstreamConfig,
     credentials: Credentials,
     members: Members,
-    chooser: Chooser,
-    retries: Retries,
+    pub(super) chooser: Chooser,
+    pub(super) retries: Retries,
     pub(super) dialer: Dialer,
 }
 
@@ -94,7 +94,7 @@ pub struct OpenError {
 
 /// Why one backend was left for the next.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -279,7 +279,7 @@ impl Upstream {
         }
     }
 
-    fn succeeded(&self, backend: &Backend) {
+    pub(super) fn succeeded(&self, backend: &Backend) {
         backend.meter().show_up(true);
         match backend.health.succeeded() {
             Change::Up => tracing::info!(upstream = self.config.name, backend = backend.name, "backend is back"),
@@ -287,7 +287,7 @@ impl Upstream {
         }
     }
 
-    fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
+    pub(super) fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
         backend.meter().failed(failure.label());
         if failure.is_of_the_queue() {
             return;
@@ -311,7 +311,12 @@ impl Upstream {
         }
     }
 
-    fn error(&self, backends: &[Arc<Backend>], failures: &[(&Arc<Backend>, Failure)], tried: &[bool]) -> OpenError {
+    pub(super) fn error(
+        &self,
+        backends: &[Arc<Backend>],
+        failures: &[(&Arc<Backend>, Failure)],
+        tried: &[bool],
+    ) -> OpenError {
         let untried = backends.iter().zip(tried).filter(|(_, tried)| !**tried).map(|(backend, _)| backend);
         let full: Vec<&str> = untried
             .filter(|backend| !backend.drained() && backend.full())

@@ -11,6 +11,7 @@ mod flow;
 mod harness;
 mod headers;
 mod heartbeat;
+mod http;
 mod metrics;
 mod namespace;
 mod otel;
