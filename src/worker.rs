@@ -193,6 +193,7 @@ impl Worker {
         (verdicts, access): (Arc<VerdictLog>, Option<Arc<AccessLog>>),
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
+        let requests = access.clone();
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
         let counts = Rc::<Counts>::default();
@@ -216,6 +217,10 @@ impl Worker {
             farewells: Cell::new(plan.pace),
             account: access.and_then(account),
         };
+        if let Some(access) = &requests {
+            let access = Arc::clone(access);
+            edge.report_requests(move |request| access.request(request));
+        }
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
             edge,
