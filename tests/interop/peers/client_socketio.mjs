@@ -4,7 +4,7 @@ import { say } from './commands.mjs';
 
 const { io } = createRequire(`${process.env.NODE_MODULES}/x.js`)('socket.io-client');
 const [url, transport] = process.argv.slice(2);
-const socket = io(url, { ...(transport && { transports: [transport] }), reconnection: false });
+const socket = io(url, { ...(transport && { transports: [transport] }), reconnection: false, withCredentials: true });
 const large = 'x'.repeat(300_000);
 socket.on('connect_error', (error) => say({ event: 'error', text: String(error) }));
 socket.on('connect', async () => {

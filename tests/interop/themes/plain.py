@@ -11,12 +11,13 @@ from harness.processes import Process, free_port
 TRANSPORTS = ("websocket", "xhr-streaming", "xhr-polling", "eventsource")
 
 
-async def gateway_to(scope: Scope, url: str, *lines: str) -> Gateway:
-    """A gateway that passes everything to one backend."""
-    more = "\n".join(lines)
+async def gateway_to(scope: Scope, *urls: str, route: tuple[str, ...] = (), pool: str = "") -> Gateway:
+    """A gateway that passes everything to these backends."""
+    more = "\n".join(route)
     return await Gateway.start(
         scope,
-        f'[[route]]\nname = "plain"\nupstream = "plain"\nhttp = "proxy"\n{more}\n[upstream.plain]\nservers = ["{url}"]\n',
+        f'[[route]]\nname = "plain"\nupstream = "plain"\nhttp = "proxy"\n{more}\n'
+        f"[upstream.plain]\nservers = [{', '.join(map(repr, urls))}]\n{pool}\n",
     )
 
 
@@ -46,6 +47,19 @@ async def socket_io_polling(scope: Scope) -> None:
     gateway = await gateway_to(scope, backend.url)
     outcome = await played(scope, 30, "client_socketio.mjs", f"http://127.0.0.1:{gateway.ports['ws']}", "polling")
     expect((outcome["first"], outcome["last"], outcome["intact"]), ("polling", "polling", True), "transports")
+
+
+async def socket_io_sticky(scope: Scope) -> None:
+    """Over two backends, a client that keeps cookies stays on the one that knows its session, over polls and the upgrade."""
+    backends = [await Backend.start(scope, "backend_socketio.mjs") for _ in range(2)]
+    pool = "balance = 'round_robin'\nsticky = { cookie = 'GATE' }"
+    gateway = await gateway_to(scope, *(backend.url for backend in backends), pool=pool)
+    for _ in range(2):
+        outcome = await played(scope, 30, "client_socketio.mjs", f"http://127.0.0.1:{gateway.ports['ws']}")
+        expect((outcome["first"], outcome["last"], outcome["intact"]), ("polling", "websocket", True), "transports")
+    opened = [len(backend.process.find(event="open")) for backend in backends]
+    upgraded = [len(backend.process.find(event="upgraded")) for backend in backends]
+    expect((sum(opened), opened), (2, upgraded), "sessions, and those that upgraded where they had begun")
 
 
 def sock_js(transport: str):
@@ -96,8 +110,8 @@ async def jupyter(scope: Scope) -> None:
     )
     await lab.line(60, f"127.0.0.1:{port}/lab")
     gateway = await gateway_to(
-        scope, f"ws://127.0.0.1:{port}", "heartbeat.upstream.ping_timeout = '5m'",
-        "limits.client = { message = 'off', frame = 'off' }",
+        scope, f"ws://127.0.0.1:{port}",
+        route=("heartbeat.upstream.ping_timeout = '5m'", "limits.client = { message = 'off', frame = 'off' }"),
     )
     url = f"http://127.0.0.1:{gateway.ports['ws']}/lab?token=secret"
     outcome = await played(scope, 150, "jupyter_chromium.mjs", url)
@@ -109,6 +123,7 @@ def cases() -> list[Case]:
     return [
         Case("plain/socket.io", socket_io),
         Case("plain/socket.io-polling", socket_io_polling),
+        Case("plain/socket.io-sticky", socket_io_sticky),
         *(Case(f"plain/sockjs-{transport}", sock_js(transport)) for transport in TRANSPORTS),
         Case("plain/fastapi", fastapi, limit=90),
         Case("plain/jupyterlab", jupyter, limit=240),
