@@ -148,6 +148,7 @@ impl Gateway {
         let max_sessions = max_sessions(&config);
         let admission = Admission::new(max_sessions, Some(memory));
         admission.rates().set(&config.gateway.rates);
+        admission.limit_connections(max_http_connections(&config));
         let access = config.access_log.as_ref().map(AccessLog::start).transpose()?.map(Arc::new);
         let verdicts = Arc::new(VerdictLog::new(config.log.sessions, access.clone()));
         let refusals = Refusals::new();
@@ -345,6 +346,10 @@ fn worker_count(config: &Config) -> usize {
 fn share(worker: usize, workers: usize) -> Share {
     let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
     Share { worker: narrow(worker), workers: narrow(workers) }
+}
+
+fn max_http_connections(config: &Config) -> usize {
+    Ceilings::new(descriptors::limit()).max_http_connections(&config.gateway)
 }
 
 fn max_sessions(config: &Config) -> usize {

@@ -26,6 +26,7 @@ pub struct RouteConfig {
     pub host_header: HostHeader,
     /// Who may open a session from a browser (lower-case `scheme://host[:port]`, or `null`). `None`: anyone.
     pub origins: Option<Vec<String>>,
+    pub http: PlainHttp,
     pub options: RouteOptions,
 }
 
@@ -45,6 +46,15 @@ pub enum HostHeader {
     Upstream,
 }
 
+/// What becomes of requests that ask for no WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// 426.
+    Refuse,
+    /// They go to the backends, too.
+    Proxy,
+}
+
 /// Every key of `[defaults]`, as it stands for one route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteOptions {
@@ -61,6 +71,10 @@ pub struct RouteOptions {
     pub headers: Arc<HeaderEdits>,
     /// Who may open sessions.
     pub access: Arc<AccessConfig>,
+    /// Plain HTTP: how long a backend may say nothing, before its answer and within it. `None`: for ever.
+    pub response: Option<Duration>,
+    /// Plain HTTP: how long a client's connection may wait for its next request.
+    pub keep_alive: Duration,
 }
 
 /// What happens to permessage-deflate offers (RFC 7692).
@@ -222,6 +236,7 @@ pub(crate) mod tests {
             upstream: "pool".into(),
             host_header: HostHeader::Client,
             origins: None,
+            http: PlainHttp::Refuse,
             options: RouteOptions {
                 relay: Arc::new(relay),
                 compression: Compression::Pass,
@@ -231,6 +246,8 @@ pub(crate) mod tests {
                 sessions_per_address: None,
                 headers: Arc::default(),
                 access: Arc::default(),
+                response: None,
+                keep_alive: Duration::from_secs(1),
             },
         }
     }

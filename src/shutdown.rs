@@ -113,6 +113,8 @@ pub struct Draining<'a> {
     pub registry: &'a Rc<Registry>,
     pub sessions: &'a Rc<Tasks>,
     pub handshakes: &'a Rc<Tasks>,
+    /// Connections of plain requests, which end with the answers under way.
+    pub requests: &'a Rc<Tasks>,
     /// Sessions of the whole gateway that are open or about to be: while there are any, handshakes are waited for.
     pub admitted: &'a dyn Fn() -> usize,
     /// All handshakes are waited for, whatever they wait for.
@@ -233,7 +235,7 @@ async fn end_all(parts: &Draining<'_>, plan: &DrainPlan, mut tell: impl FnMut(Ke
         if parts.sessions.running() == 0 {
             let quiet = *quiet_since.get_or_insert_with(Instant::now);
             let idle = !parts.patient && quiet.elapsed() >= HANDSHAKE_GRACE && (parts.admitted)() == 0;
-            if parts.handshakes.running() == 0 || idle {
+            if parts.requests.running() == 0 && (parts.handshakes.running() == 0 || idle) {
                 return;
             }
         } else {

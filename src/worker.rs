@@ -20,7 +20,7 @@ use retire::Retirement;
 use succession::Stop;
 
 use crate::{
-    handshake::{self, Edge, admission::Admission},
+    handshake::{self, Edge, Plain, Received, admission::Admission},
     listener::{
         accept::Connection,
         handover::{Hands, Intake},
@@ -142,6 +142,7 @@ async fn live(setup: Setup) -> Drained {
         }
     };
     care.abort();
+    worker.edge.leave();
     // Nothing new comes then, and handshakes under way are as welcome as before, however slow their clients.
     let relieved = matches!(*worker.stop.borrow(), Stop::Relieved { .. });
     worker.acceptors.finished().await;
@@ -149,6 +150,7 @@ async fn live(setup: Setup) -> Drained {
         registry: &worker.context.registry,
         sessions: &worker.sessions,
         handshakes: &worker.handshakes,
+        requests: &worker.requests,
         admitted: &|| admission.sessions(),
         patient: relieved,
         share,
@@ -179,6 +181,8 @@ pub(crate) struct Worker {
     stop: watch::Sender<Stop>,
     acceptors: Rc<Tasks>,
     handshakes: Rc<Tasks>,
+    /// Connections of plain requests.
+    requests: Rc<Tasks>,
     sessions: Rc<Tasks>,
 }
 
@@ -192,6 +196,7 @@ impl Worker {
         (verdicts, access): (Arc<VerdictLog>, Option<Arc<AccessLog>>),
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
+        let requests = access.clone();
         let pause = Rc::new(PauseWatch::new(Instant::now()));
         let watching = observer.clone();
         let counts = Rc::<Counts>::default();
@@ -215,6 +220,10 @@ impl Worker {
             farewells: Cell::new(plan.pace),
             account: access.and_then(account),
         };
+        if let Some(access) = &requests {
+            let access = Arc::clone(access);
+            edge.report_requests(move |request| access.request(request));
+        }
         let (shaking, relaying) = (hands.seat().clone(), hands.seat().clone());
         Self {
             edge,
@@ -232,6 +241,7 @@ impl Worker {
             stop: watch::Sender::new(Stop::Serving),
             acceptors: Rc::default(),
             handshakes: Tasks::shown(move |running| shaking.show_handshakes(running)),
+            requests: Rc::default(),
             sessions: Tasks::shown(move |running| relaying.show_sessions(running)),
         }
     }
@@ -253,12 +263,24 @@ impl Worker {
         let worker = Rc::clone(self);
         let acceptor = tls.map(|configs| Acceptor::new(configs, self.records.clone()));
         let greeting = async move {
-            let opening = handshake::receive(connection, acceptor.as_ref(), &worker.edge).await;
-            if let Some(opening) = opening {
-                worker.begin(opening);
+            match handshake::receive(connection, acceptor.as_ref(), &worker.edge).await {
+                Received::Session(opening) => worker.begin(opening),
+                Received::Plain(plain) => worker.serve(plain),
+                Received::Nothing => {}
             }
         };
         self.handshakes.spawn(greeting, |message| tracing::error!("an opening handshake panicked: {message}"));
+    }
+
+    /// Serves plain requests, in a task of its own.
+    fn serve(self: &Rc<Self>, plain: Plain) {
+        let worker = Rc::clone(self);
+        let serving = async move {
+            if let Some(opening) = plain.run().await {
+                worker.begin(opening);
+            }
+        };
+        self.requests.spawn(serving, |message| tracing::error!("the serving of plain requests panicked: {message}"));
     }
 
     /// Sessions that run on it now.

@@ -118,6 +118,10 @@ const TABLE: &[(&str, &[&str])] = &[
             "supervisor",
         ],
     ),
+    (
+        "http",
+        &["session", "config", "listener", "gateway", "worker", "shutdown", "log", "admin", "upgrade", "supervisor"],
+    ),
     ("probe", &["session", "config", "listener", "handshake", "gateway", "worker", "shutdown", "log", "admin"]),
     ("shutdown", &["gateway", "worker", "listener", "handshake", "log", "admin", "upgrade", "supervisor"]),
     ("worker", &["gateway", "admin", "upgrade", "supervisor"]),

@@ -16,7 +16,7 @@ pub mod spelling;
 
 use crate::{
     listener::{Peer, trust::Trust},
-    route::{Compression, HostHeader, HostPattern, RouteConfig, RouteOptions, Router},
+    route::{Compression, HostHeader, HostPattern, PlainHttp, RouteConfig, RouteOptions, Router},
 };
 use forwarded::{Provenance, request_id};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
@@ -177,6 +177,7 @@ fn routes(compression: Compression) -> Vec<RouteConfig> {
         upstream: "u".into(),
         host_header: HostHeader::Client,
         origins: Some(vec!["https://example.com".into()]),
+        http: PlainHttp::Refuse,
         options: RouteOptions { compression, ..RouteOptions::default() },
     };
     vec![

@@ -34,6 +34,13 @@ impl Ceilings {
     pub fn max_sessions(&self, gateway: &GatewayConfig) -> usize {
         gateway.max_sessions.unwrap_or_else(|| self.sessions())
     }
+
+    /// Connections of clients that ask plain HTTP at a time, under `max_http_connections`, which `"auto"` makes a quarter of
+    /// what the descriptors allow sessions: such a connection has one of its own, and one to a backend while it is answered.
+    #[must_use]
+    pub fn max_http_connections(&self, gateway: &GatewayConfig) -> usize {
+        gateway.max_http_connections.unwrap_or_else(|| (self.sessions() / 4).max(1))
+    }
 }
 
 /// The number of ports in `LOW HIGH`.

@@ -53,6 +53,7 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
     let mut gateway = GatewayConfig {
         workers: 0,
         max_sessions: None,
+        max_http_connections: None,
         memory_limit: None,
         trusted_proxies: Vec::new(),
         client_address: ClientSource::Auto,
@@ -65,6 +66,7 @@ fn read_gateway(table: &Table<'_>, base: &Path) -> GatewayConfig {
     let number = |most| move |value: &DeValue<'_>| value::count(value, 1, most).map(to_usize);
     table.set("workers", &mut gateway.workers, |value| value::count(value, 0, 1024).map(to_usize));
     table.set("max_sessions", &mut gateway.max_sessions, value::unless("auto", number(1 << 32)));
+    table.set("max_http_connections", &mut gateway.max_http_connections, value::unless("auto", number(1 << 32)));
     table.set("memory_limit", &mut gateway.memory_limit, value::unless("off", value::size));
     table.set("watch", &mut gateway.watch, value::boolean);
     if let Some(networks) = table.list("trusted_proxies", |value| address::network(&value::text(value)?)) {

@@ -17,6 +17,7 @@ pub(super) const GATEWAY: Place = Place {
     keys: &[
         "workers",
         "max_sessions",
+        "max_http_connections",
         "memory_limit",
         "trusted_proxies",
         "client_address",
@@ -45,8 +46,10 @@ pub(super) const HEARTBEAT_SIDE: Place = Place {
     title: "heartbeat.client or heartbeat.upstream",
     keys: &["ping_interval", "ping_timeout", "jitter", "kind", "liveness", "path_idle_limit"],
 };
-pub(super) const TIMEOUTS: Place =
-    Place { title: "timeouts", keys: &["connect", "handshake", "close", "stall", "idle", "max_age"] };
+pub(super) const TIMEOUTS: Place = Place {
+    title: "timeouts",
+    keys: &["connect", "handshake", "close", "stall", "idle", "max_age", "response", "keep_alive"],
+};
 pub(super) const LIMITS: Place =
     Place { title: "limits", keys: &["client", "upstream", "pace", "header", "sessions_per_address"] };
 pub(super) const ACCESS: Place = Place { title: "access", keys: &["allow", "deny", "basic", "forward"] };
@@ -94,6 +97,7 @@ pub(super) const ROUTE: Place = Place {
         "upstream",
         "host_header",
         "origins",
+        "http",
         "pings",
         "compression",
         "utf8",

@@ -79,6 +79,8 @@ pub struct GatewayConfig {
     pub workers: usize,
     /// `None`: from the descriptor limit.
     pub max_sessions: Option<usize>,
+    /// Connections of clients that ask plain HTTP. `None`: from the descriptor limit.
+    pub max_http_connections: Option<usize>,
     /// Bytes in the outboxes of all sessions together.
     pub memory_limit: Option<u64>,
     pub trusted_proxies: Vec<ipnet::IpNet>,

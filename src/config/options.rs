@@ -48,6 +48,8 @@ impl Default for RouteOptions {
             sessions_per_address: None,
             headers: Arc::default(),
             access: Arc::default(),
+            response: Some(60 * SECOND),
+            keep_alive: 75 * SECOND,
         }
     }
 }
@@ -75,6 +77,8 @@ pub(super) fn read(table: &Table<'_>, base: &RouteOptions, folder: &Path) -> Rou
     timeouts.set("stall", &mut relay.timeouts.stall, value::unless("off", value::duration));
     timeouts.set("idle", &mut relay.timeouts.idle, value::unless("off", value::duration));
     timeouts.set("max_age", &mut relay.timeouts.max_age, value::unless("off", value::duration));
+    timeouts.set("response", &mut options.response, value::unless("off", value::duration));
+    timeouts.set("keep_alive", &mut options.keep_alive, value::duration);
 
     let limits = table.child("limits", &keys::LIMITS);
     for side in Side::BOTH {

@@ -10,7 +10,7 @@ use crate::{
     pem,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
-    route::{Edits, HeaderEdits, HostPattern, Line, RouteConfig, Router},
+    route::{Edits, HeaderEdits, HostPattern, Line, PlainHttp, RouteConfig, Router},
     upstream::{
         BackendAddress, BalanceKind, CheckKind, DialConfig, HashKey, Resolve, ServerConfig, Share, UpstreamConfig,
     },
@@ -146,7 +146,11 @@ fn write_route(out: &mut fmt::Formatter<'_>, config: &Config, route: &RouteConfi
     let pattern = pattern_text(&route.host, &route.path);
     let name = if route.name == pattern { String::new() } else { format!(" ({})", quoted(&route.name)) };
     let any = if route.host == HostPattern::Any { "any host, " } else { "" };
-    writeln!(out, "  {any}{pattern}{name} to upstream {}", quoted(&route.upstream))?;
+    let plain = match route.http {
+        PlainHttp::Refuse => "",
+        PlainHttp::Proxy => ", plain HTTP too",
+    };
+    writeln!(out, "  {any}{pattern}{name} to upstream {}{plain}", quoted(&route.upstream))?;
     let HeaderEdits { request, response } = &*route.options.headers;
     write_edits(out, "to the backend", request)?;
     write_edits(out, "to the client", response)?;
@@ -318,6 +322,10 @@ fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceil
     writeln!(out, "\nceilings")?;
     if let Some(most) = config.gateway.max_sessions {
         writeln!(out, "  {most} sessions by max_sessions")?;
+    }
+    if config.routes.iter().any(|route| route.http == PlainHttp::Proxy) {
+        let most = ceilings.max_http_connections(&config.gateway);
+        writeln!(out, "  {most} connections of plain HTTP by max_http_connections")?;
     }
     writeln!(out, "  {sessions} sessions by the descriptor limit of {descriptors} (2 for each, {reserve} kept back)")?;
     let tcp =

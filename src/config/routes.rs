@@ -1,7 +1,7 @@
 //! Every `[[route]]`, checked against the upstreams and the other routes.
 use super::{address, file::Table, keys, options, problem::Wrong, suggest, value};
 use crate::{
-    route::{HostHeader, HostPattern, RouteConfig, RouteOptions},
+    route::{HostHeader, HostPattern, PlainHttp, RouteConfig, RouteOptions},
     upstream::UpstreamConfig,
 };
 use std::{
@@ -46,10 +46,12 @@ fn read_route(table: &Table<'_>, defaults: &RouteOptions, upstreams: &[&str], ba
     let mut host_header = HostHeader::Client;
     let sources = &[("client", HostHeader::Client), ("upstream", HostHeader::Upstream)];
     table.set("host_header", &mut host_header, value::word(sources));
+    let mut http = PlainHttp::Refuse;
+    table.set("http", &mut http, value::word(&[("refuse", PlainHttp::Refuse), ("proxy", PlainHttp::Proxy)]));
     let name = table.read("name", value::text);
     let (host, path, upstream) = (host?, path?, upstream?);
     let name = name.unwrap_or_else(|| pattern_text(&host, &path));
-    Some(RouteConfig { name, host, path, strip_prefix, upstream, host_header, origins, options })
+    Some(RouteConfig { name, host, path, strip_prefix, upstream, host_header, origins, http, options })
 }
 
 fn read_upstream_name(table: &Table<'_>, upstreams: &[&str]) -> Option<String> {

@@ -129,7 +129,7 @@ fn code() -> Value {
 fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
     match (place.title, key) {
         ("[gateway]", "workers") => count(0),
-        ("[gateway]", "max_sessions") => or("auto", &count(1)),
+        ("[gateway]", "max_sessions" | "max_http_connections") => or("auto", &count(1)),
         ("[gateway]", "memory_limit") => or("off", &text(SIZE)),
         ("[gateway] drain", "code") => or("auto", &code()),
         ("[gateway] drain", "order") => words(&["oldest", "random"]),
@@ -150,9 +150,10 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "kind") => words(&["ping", "pong"]),
         (_, "liveness") => words(&["traffic", "pong"]),
         (_, "jitter") => json!({"type": "number", "minimum": 0.0, "maximum": 0.5}),
-        (_, "ping_interval" | "ping_timeout" | "path_idle_limit" | "stall" | "idle" | "max_age" | "every") => {
-            or("off", &text(DURATION))
-        }
+        (
+            _,
+            "ping_interval" | "ping_timeout" | "path_idle_limit" | "stall" | "idle" | "max_age" | "response" | "every",
+        ) => or("off", &text(DURATION)),
         (_, "message" | "frame" | "pace" | "bytes_per_second") => or("off", &text(SIZE)),
         (_, "fragments") => or("off", &json!({"type": "integer", "minimum": 1, "maximum": u16::MAX - 1})),
         (_, "messages_per_second") => or("off", &count(1)),
@@ -175,6 +176,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         ("servers of an [upstream.NAME]", "max_sessions") => or("off", &count(1)),
         (_, "same_site") => words(&["lax", "strict", "none"]),
         (_, "trusted_proxies" | "origins" | "source" | "allow" | "deny" | "copy_headers") => texts(),
+        ("[[route]]", "http") => words(&["refuse", "proxy"]),
         (_, _) => like(told.about(path).and_then(|about| about.default.as_ref())),
     }
 }

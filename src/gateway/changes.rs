@@ -67,6 +67,7 @@ impl Changes {
         let GatewayConfig {
             workers,
             max_sessions,
+            max_http_connections,
             memory_limit,
             trusted_proxies,
             client_address,
@@ -80,6 +81,7 @@ impl Changes {
         let gateway = &new.gateway;
         let settings = [
             ("gateway.max_sessions", *max_sessions != gateway.max_sessions),
+            ("gateway.max_http_connections", *max_http_connections != gateway.max_http_connections),
             ("gateway.memory_limit", *memory_limit != gateway.memory_limit),
             ("gateway.trusted_proxies", *trusted_proxies != gateway.trusted_proxies),
             ("gateway.client_address", *client_address != gateway.client_address),

@@ -1,7 +1,7 @@
 //! What a gateway stands on now, and how it comes to stand on something else.
 use super::{
-    Changes, StartError, changes::concerns_running, max_sessions, names::Names, routing::Routing, served::Listeners,
-    show,
+    Changes, StartError, changes::concerns_running, max_http_connections, max_sessions, names::Names, routing::Routing,
+    served::Listeners, show,
 };
 use crate::{
     config::{Config, GatewayConfig, LogConfig},
@@ -83,6 +83,9 @@ impl Standing {
         let (was, is) = (&self.config.gateway, &new.gateway);
         if (was.max_sessions, was.memory_limit) != (is.max_sessions, is.memory_limit) {
             self.admission.limit(max_sessions(new), is.memory_limit);
+        }
+        if was.max_http_connections != is.max_http_connections {
+            self.admission.limit_connections(max_http_connections(new));
         }
         if was.rates != is.rates {
             self.admission.rates().set(&is.rates);

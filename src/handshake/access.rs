@@ -26,6 +26,16 @@ pub(super) struct Caller<'a> {
     pub(super) now: Instant,
 }
 
+impl Caller<'_> {
+    /// The headers that a service which decides is sent.
+    fn told(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        remove_hop_by_hop(&mut headers);
+        self.provenance.tell(&mut headers, self.authority);
+        headers
+    }
+}
+
 /// What becomes of it.
 pub(super) enum Entry {
     Granted(Granted),
@@ -36,6 +46,20 @@ pub(super) enum Entry {
 /// What such an answer is counted as.
 pub(super) const ANSWERED: HandshakeResult = HandshakeResult::AuthRefused;
 
+/// The same for a plain request. The rates are those of sessions: a page asks for more than they would allow.
+pub(super) async fn check_plain(route: &Route, caller: &Caller<'_>) -> Result<Entry, Refusal> {
+    let asked = Asked {
+        client: caller.provenance.client,
+        method: caller.method,
+        target: caller.target,
+        headers: caller.headers,
+    };
+    match route.guard.check(&asked, || caller.told()).await.map_err(Refusal::Entry)? {
+        Decision::Answered(answer) => Ok(Entry::Answered(passed_on(answer))),
+        Decision::Granted(granted) => Ok(Entry::Granted(granted)),
+    }
+}
+
 /// In this order: the route's lists, the rates for handshakes, password, service, the rates for sessions.
 pub(super) async fn check(route: &Route, rates: &Rates, caller: &Caller<'_>) -> Result<Entry, Refusal> {
     let client = caller.provenance.client;
@@ -44,13 +68,7 @@ pub(super) async fn check(route: &Route, rates: &Rates, caller: &Caller<'_>) -> 
     }
     rates.take(Counted::Handshakes, client, caller.now).map_err(Refusal::Rate)?;
     let asked = Asked { client, method: caller.method, target: caller.target, headers: caller.headers };
-    let told = || {
-        let mut headers = caller.headers.clone();
-        remove_hop_by_hop(&mut headers);
-        caller.provenance.tell(&mut headers, caller.authority);
-        headers
-    };
-    match route.guard.check(&asked, told).await.map_err(Refusal::Entry)? {
+    match route.guard.check(&asked, || caller.told()).await.map_err(Refusal::Entry)? {
         Decision::Answered(answer) => Ok(Entry::Answered(passed_on(answer))),
         Decision::Granted(granted) => {
             rates.take(Counted::Sessions, client, caller.now).map_err(Refusal::Rate)?;

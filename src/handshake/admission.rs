@@ -23,6 +23,8 @@ pub struct Admission {
     by_address: Mutex<HashMap<AddressKey, u32>>,
     crowd: Crowd,
     rates: Rates,
+    max_connections: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 /// Bytes held now.
@@ -45,6 +47,8 @@ pub enum Denied {
     Full,
     /// The outboxes hold nearly `memory_limit`.
     Memory,
+    /// `max_http_connections` of clients that ask plain HTTP are open.
+    Connections,
     /// The client's address has `limits.sessions_per_address` open on this route.
     Address,
 }
@@ -79,7 +83,42 @@ impl Admission {
             by_address: Mutex::default(),
             crowd: Crowd::default(),
             rates: Rates::new(Instant::now()),
+            max_connections: AtomicUsize::new(usize::MAX),
+            connections: AtomicUsize::new(0),
         })
+    }
+
+    /// The right of a client's connection to ask plain HTTP.
+    ///
+    /// # Errors
+    /// The limit that stands in the way. A drain is none: what is open is served to its end.
+    pub fn admit_connection(self: &Arc<Self>) -> Result<Place, Denied> {
+        if !self.has_memory() {
+            return Err(Denied::Memory);
+        }
+        let most = self.max_connections.load(Ordering::Relaxed);
+        let one_more = |open: usize| (open < most).then_some(open + 1);
+        let admitted = self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        admitted.map_err(|_| Denied::Connections)?;
+        Ok(Place(Arc::clone(self)))
+    }
+
+    /// From now on so many connections may ask plain HTTP at a time. Who is in stays.
+    pub fn limit_connections(&self, max_connections: usize) {
+        self.max_connections.store(max_connections, Ordering::Relaxed);
+    }
+
+    /// Connections that ask plain HTTP.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    /// Whether places for them run short, so that connections are better ended than kept for a next request.
+    #[must_use]
+    pub fn crowded(&self) -> bool {
+        let most = self.max_connections.load(Ordering::Relaxed);
+        self.connections() >= most - most / 4
     }
 
     /// The right to open a session on `route`. `client` is `None` where there is no address to count by.
@@ -169,6 +208,16 @@ impl fmt::Debug for Admission {
             .field("max_sessions", &self.max_sessions.load(Ordering::Relaxed))
             .field("draining", &self.draining())
             .finish_non_exhaustive()
+    }
+}
+
+/// The right of one connection to ask plain HTTP; given back on drop.
+#[derive(Debug)]
+pub struct Place(Arc<Admission>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -27,12 +27,12 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// The members of a comma-separated list, from all lines of that name, without empty ones.
-pub(super) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+pub(crate) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| split(line, ','))
 }
 
 /// Splits at a separator outside quoted strings; trims spaces and tabs, drops empty parts.
-pub(super) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+pub(crate) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     let at_separator = move |c: char| {
         let separates = c == separator && !quoted;
@@ -48,19 +48,19 @@ pub(super) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a list holds a token, whatever its case.
-pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     is_only(headers, name, token) || members(headers, name).any(|member| member.eq_ignore_ascii_case(token))
 }
 
 /// What must not pass a proxy: the headers of one hop, for one head.
-pub(super) struct HopByHop {
+pub(crate) struct HopByHop {
     /// Those that `Connection` names besides the well-known ones.
     named: Vec<HeaderName>,
 }
 
 impl HopByHop {
     /// A `Connection` that names what a handshake cannot do without is not obeyed in that.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         if is_only(headers, &CONNECTION, "upgrade") {
             return Self { named: Vec::new() };
         }
@@ -72,19 +72,19 @@ impl HopByHop {
         Self { named }
     }
 
-    pub(super) fn has(&self, name: &HeaderName) -> bool {
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
         HOP_BY_HOP.contains(name) || self.named.contains(name)
     }
 }
 
 /// Removes what must not pass a proxy.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let hop_by_hop = HopByHop::of(headers);
     retain(headers, |name| !hop_by_hop.has(name));
 }
 
 /// Moves the headers that `passes` lets through to the end of others.
-pub(super) fn pass(headers: HeaderMap, to: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
+pub(crate) fn pass(headers: HeaderMap, to: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
     let mut passing = None;
     for (name, value) in headers {
         // Further lines of a header come without its name.
@@ -98,7 +98,7 @@ pub(super) fn pass(headers: HeaderMap, to: &mut HeaderMap, passes: impl Fn(&Head
 }
 
 /// Removes headers and leaves the others in their order, which `HeaderMap::remove` does not.
-pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     if headers.keys().all(&keep) {
         return;
     }
@@ -110,7 +110,7 @@ pub(super) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
 }
 
 /// Whether text is a token (RFC 9110 section 5.6.2).
-pub(super) fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
 }
 
@@ -122,7 +122,7 @@ fn is_mark(byte: u8) -> bool {
 }
 
 /// Whether a header offers or grants permessage-deflate (RFC 7692).
-pub(super) fn is_deflate(extension: &str) -> bool {
+pub(crate) fn is_deflate(extension: &str) -> bool {
     split(extension, ';').next().is_some_and(|name| name.eq_ignore_ascii_case("permessage-deflate"))
 }
 

@@ -5,22 +5,26 @@ mod crowd;
 mod edits;
 mod farewell;
 mod forwarded;
-mod headers;
+pub(crate) mod headers;
 mod identity;
 mod introduction;
+mod plain;
 pub mod refusals;
-mod request;
-mod response;
+pub(crate) mod request;
+pub(crate) mod response;
 mod service;
 pub mod spelling;
+mod stack;
 #[cfg(test)]
 mod wiring;
+mod words;
 
 use crate::{
+    http::{Connections, Report, framing::Watched},
     listener::{Peer, accept::Connection, tls::Acceptor, trust::Trust},
     metrics::{HandshakeResult, TlsResult, WorkerMeter},
     otel::Arrival,
-    route::{RouteOptions, Router},
+    route::{PlainHttp, RouteOptions, Router},
     session::{Opened, Opening},
     transport::{Socket, Stream},
     upstream::Upstream,
@@ -34,16 +38,16 @@ use service::{Upgrade, Visit};
 use spelling::Spelled;
 use std::{
     cell::RefCell,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     io,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::{Instant, sleep_until},
 };
 
@@ -59,6 +63,10 @@ pub struct Edge {
     refusals: Arc<Refusals>,
     dials: Arc<Semaphore>,
     meter: Arc<WorkerMeter>,
+    connections: Rc<Connections>,
+    /// Where plain requests are told of that are over.
+    requests: RefCell<Option<Report>>,
+    leaving: watch::Sender<bool>,
 }
 
 /// What a request is answered by; a reload replaces it.
@@ -67,6 +75,8 @@ pub struct Terms {
     trust: Trust,
     router: Arc<Router>,
     patience: Duration,
+    /// Whether any route takes plain HTTP.
+    plain: bool,
 }
 
 impl Terms {
@@ -76,7 +86,8 @@ impl Terms {
         let once = |options: &RouteOptions| options.connect + options.handshake;
         let longest = router.matching_order().map(|route| once(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
-        Arc::new(Self { defaults, trust, router, patience })
+        let plain = router.matching_order().any(|route| route.config.http == PlainHttp::Proxy);
+        Arc::new(Self { defaults, trust, router, patience, plain })
     }
 }
 
@@ -91,12 +102,27 @@ impl Edge {
         dials: Arc<Semaphore>,
         meter: Arc<WorkerMeter>,
     ) -> Rc<Self> {
-        Rc::new(Self { terms: RefCell::new(terms), admission, refusals, dials, meter })
+        let (connections, requests, leaving) = (Rc::default(), RefCell::default(), watch::Sender::new(false));
+        Rc::new(Self { terms: RefCell::new(terms), admission, refusals, dials, meter, connections, requests, leaving })
     }
 
     /// Requests that come from now on are answered by these, on connections that are open already, too.
     pub fn replace(&self, terms: Arc<Terms>) {
         *self.terms.borrow_mut() = terms;
+    }
+
+    /// Has `report` told of each plain request that is over.
+    pub fn report_requests(&self, report: impl Fn(&crate::http::RequestRecord) + 'static) {
+        *self.requests.borrow_mut() = Some(Rc::new(report));
+    }
+
+    /// From now on connections of plain requests end with the answer under way.
+    pub fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
+
+    fn leaving(&self) -> bool {
+        *self.leaving.borrow() || self.admission.draining()
     }
 
     fn terms(&self) -> Arc<Terms> {
@@ -116,23 +142,42 @@ impl Edge {
     }
 }
 
+/// What became of a connection.
+pub enum Received {
+    Session(Opening),
+    /// Plain requests are asked on it, which may go on for as long as their client likes.
+    Plain(Plain),
+    /// It was refused, or ended, and that was logged.
+    Nothing,
+}
+
+/// A connection of plain requests: to be run to its end. An opening handshake may still come on it.
+pub struct Plain(Pin<Box<dyn Future<Output = Option<Opening>>>>);
+
+impl Plain {
+    /// Serves it. `None`: no session.
+    pub async fn run(self) -> Option<Opening> {
+        self.0.await
+    }
+}
+
 /// Brings an accepted connection to its session: a PROXY header and TLS if the listener wants them, then the opening handshake. The connection's
-/// slot is given back when this ends. `None`: it was refused, and that was logged.
+/// slot is given back when this ends.
 ///
 /// Boxed: a task would move it several times.
 pub fn receive<'a>(
     connection: Connection,
     tls: Option<&'a Acceptor>,
     edge: &'a Rc<Edge>,
-) -> Pin<Box<dyn Future<Output = Option<Opening>> + 'a>> {
+) -> Pin<Box<dyn Future<Output = Received> + 'a>> {
     Box::pin(async move {
         let Connection { mut socket, peer, slot } = connection;
         let mut arrival = Arrival::now();
-        let mut peer = introduction::introduced(&mut socket, peer, edge).await?;
+        let Some(mut peer) = introduction::introduced(&mut socket, peer, edge).await else { return Received::Nothing };
         let stream = match tls {
             None => Stream::Plain(socket),
             Some(acceptor) => {
-                let mut stream = secure(acceptor, socket, &peer, edge).await?;
+                let Some(mut stream) = secure(acceptor, socket, &peer, edge).await else { return Received::Nothing };
                 if let Stream::ServerTls(secured) = &mut stream {
                     peer.tls_facts = Some(Arc::new(secured.facts()));
                 }
@@ -140,9 +185,9 @@ pub fn receive<'a>(
                 stream
             }
         };
-        let opening = serve(stream, peer, edge, arrival).await;
+        let received = begin(stream, peer, edge, arrival).await;
         drop(slot);
-        opening
+        received
     })
 }
 
@@ -182,8 +227,18 @@ fn tls_result(accepted: &io::Result<Stream>) -> TlsResult {
 ///
 /// Dropping this future ends the connection and cancels the dial. `None`: no session; what was refused was logged.
 pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) -> Option<Opening> {
-    let (io, speller) = Spelled::new(stream, response::SPELLINGS);
-    let visit = Visit::new(Rc::clone(edge), peer, speller, arrival);
+    match begin(stream, peer, edge, arrival).await {
+        Received::Session(opening) => Some(opening),
+        Received::Plain(plain) => plain.run().await,
+        Received::Nothing => None,
+    }
+}
+
+/// The same, but for a connection of plain requests, which is handed over with the first of them.
+async fn begin(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) -> Received {
+    let (io, watch) = Watched::new(stream);
+    let (io, speller) = Spelled::new(io, response::SPELLINGS);
+    let visit = Visit::new(Rc::clone(edge), peer, (speller, watch), arrival);
     let header = edge.terms().defaults.header;
     let mut connection = http1::Builder::new()
         .max_header_size(header)
@@ -193,11 +248,63 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival
         .writev(false)
         // Refusals get theirs from us, a 101 only its backend's.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(io), service::stack(&visit));
+        .serve_connection(TokioIo::new(io), stack::stack(&visit));
+    let attended = attend(&visit, true, pending(), |cx, _| connection.poll_without_shutdown(cx)).await;
+    if matches!(attended, Attended::Settled) {
+        let going = async move {
+            let mut leaving = visit.edge.leaving.subscribe();
+            // The edge outlives its connections.
+            let leave = async { drop(leaving.wait_for(|leaving| *leaving).await) };
+            let attended = attend(&visit, false, leave, |cx, leave| {
+                if leave {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                connection.poll_without_shutdown(cx)
+            })
+            .await;
+            let parts = connection.into_parts();
+            conclude(attended, &visit, parts.io.into_inner().into_inner().into_inner(), &parts.read_buf).await
+        };
+        return Received::Plain(Plain(Box::pin(going)));
+    }
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().into_inner().into_inner();
+    match conclude(attended, &visit, stream, &parts.read_buf).await {
+        Some(opening) => Received::Session(opening),
+        None => Received::Nothing,
+    }
+}
+
+/// How the serving of a connection came to an end, or to a turn.
+enum Attended {
+    /// hyper is done with it.
+    Ended(hyper::Result<()>),
+    /// A deadline was not kept.
+    Late,
+    /// A plain request goes to a backend.
+    Settled,
+}
+
+/// Serves a connection by `poll` until that is done or a deadline passes, or its first plain request goes to a backend, if it is
+/// to be handed over then. `leave`, if there is such, resolves when the connection is to end with the answer under way: then
+/// `poll` is told so once.
+async fn attend(
+    visit: &Visit,
+    hand_over: bool,
+    leave: impl Future<Output = ()>,
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+) -> Attended {
+    let mut leave = pin!(leave);
+    let mut left = hand_over;
     let mut alarm = pin!(sleep_until(visit.deadline().unwrap_or_else(Instant::now)));
-    let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
-            return Poll::Ready(Some(ended));
+    poll_fn(|cx| {
+        let leaves = !left && leave.as_mut().poll(cx).is_ready();
+        left |= leaves;
+        if let Poll::Ready(ended) = poll(cx, leaves) {
+            return Poll::Ready(Attended::Ended(ended));
+        }
+        if hand_over && visit.plain.settled() {
+            return Poll::Ready(Attended::Settled);
         }
         let Some(deadline) = visit.deadline() else { return Poll::Pending };
         // The alarm of an earlier deadline stays: mostly all is over before it rings.
@@ -206,43 +313,45 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival
         }
         while alarm.as_mut().poll(cx).is_ready() {
             if alarm.deadline() >= deadline {
-                return Poll::Ready(None);
+                return Poll::Ready(Attended::Late);
             }
             alarm.as_mut().reset(deadline);
         }
         Poll::Pending
     })
-    .await;
-    let parts = connection.into_parts();
-    let stream = parts.io.into_inner().into_inner();
-    match (ended, visit.take_upgrade()) {
-        (Some(Ok(())), Some(upgrade)) => {
+    .await
+}
+
+/// What becomes of a connection that hyper serves no longer. `None`: no session; what was refused was logged.
+async fn conclude(attended: Attended, visit: &Visit, stream: Stream, read_buf: &[u8]) -> Option<Opening> {
+    match (attended, visit.take_upgrade()) {
+        (Attended::Ended(Ok(())), Some(upgrade)) => {
             upgrade.facts.meter.handshakes().accepted(upgrade.asked.elapsed());
-            Some(opening(stream, &parts.read_buf, upgrade))
+            return Some(opening(stream, read_buf, upgrade));
         }
-        (Some(Err(_)) | None, Some(upgrade)) => {
+        (_, Some(upgrade)) => {
             drop(stream);
             upgrade.facts.meter.handshakes().count(HandshakeResult::ClientLeft);
             tracing::debug!("the client left between the backend's 101 and its own");
             farewell::to_backend(upgrade).await;
-            None
         }
-        (Some(ended), None) => {
+        (Attended::Ended(ended), None) => {
             if let Err(error) = ended {
-                explain(&error, &visit);
+                explain(&error, visit);
             }
             farewell::to_client(stream).await;
-            None
         }
-        (None, None) if visit.waits_for_head() => {
+        (Attended::Late | Attended::Settled, None) if visit.waits_for_head() => {
             let cause = "the request head was not complete within `timeouts.handshake`".into();
             visit.record(HandshakeResult::HeadTimeout, None, cause);
             farewell::to_client(stream).await;
-            None
         }
+        // Nothing was asked for a while.
+        (Attended::Late, None) if visit.plain.idle() => farewell::to_client(stream).await,
         // It has not taken its answer in time, so it will not take a farewell.
-        (None, None) => None,
+        (Attended::Late | Attended::Settled, None) => visit.plain.stalled(),
     }
+    None
 }
 
 /// What came behind the request is copied out, as it would keep hyper's whole buffer alive.
@@ -261,6 +370,9 @@ fn explain(error: &hyper::Error, visit: &Visit) {
         (HandshakeResult::NotHttp, None, "HTTP/2 is not spoken here; WebSockets need HTTP/1.1".into())
     } else if error.is_parse() {
         (HandshakeResult::NotHttp, Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
+    } else if visit.plain.settled() {
+        tracing::debug!(%error, "a connection of plain requests ended early");
+        return;
     } else if visit.busy() {
         (HandshakeResult::ClientLeft, None, "the client left before it was answered".into())
     } else {

@@ -22,6 +22,8 @@ const KINDS: usize = 256;
 pub struct RefusedHandshake {
     /// What the client was answered; `None` where no answer could be given.
     pub status: Option<StatusCode>,
+    /// Whether it was a plain HTTP request, and no handshake.
+    pub plain: bool,
     pub cause: Cow<'static, str>,
     /// The client's address, as far as it is known.
     pub client: String,
@@ -122,6 +124,7 @@ macro_rules! log {
 }
 
 fn tell(refused: &RefusedHandshake) {
+    let what = if refused.plain { "request" } else { "handshake" };
     log!(
         is_warning(refused.status),
         status = refused.status.map(|status| status.as_u16()),
@@ -132,7 +135,7 @@ fn tell(refused: &RefusedHandshake) {
         id = refused.id.as_deref(),
         route = refused.route.as_deref(),
         backend = refused.backend.as_deref(),
-        "handshake refused"
+        "{what} refused"
     );
 }
 

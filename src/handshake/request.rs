@@ -16,6 +16,9 @@ use http::{
 
 /// Headers of this hop's handshake, and `Host`, which is set by itself.
 static NOT_PASSED: [HeaderName; 5] = [HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_LENGTH, EXPECT];
+/// What a plain request is told where none is wanted; it names the key that would let it through.
+pub(crate) const NO_UPGRADE: &str = "this is a WebSocket endpoint, and the request has no `Upgrade: websocket`; plain HTTP passes only on a \
+    route with http = \"proxy\"";
 /// Room for the headers that are set for a backend: its handshake's, and what it is told of the client.
 const ADDED: usize = 12;
 
@@ -41,7 +44,7 @@ impl UpgradeRequest {
     /// The first rule that the request breaks.
     pub(super) fn parse(head: Parts, has_body: bool) -> Result<Self, Refusal> {
         let Parts { method, uri, version, headers, mut extensions, .. } = head;
-        if method != Method::GET {
+        if method != Method::GET && has_token(&headers, &UPGRADE, "websocket") {
             return Err(Refusal::Method);
         }
         check_upgrade(version, &headers)?;
@@ -85,7 +88,7 @@ fn check_upgrade(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
         ));
     }
     if !has_token(headers, &UPGRADE, "websocket") {
-        return Err(Refusal::NotAnUpgrade("this is a WebSocket endpoint; the request has no `Upgrade: websocket`"));
+        return Err(Refusal::NotAnUpgrade(NO_UPGRADE));
     }
     if !has_token(headers, &CONNECTION, "upgrade") {
         return Err(Refusal::NotAnUpgrade("the request has no `Connection: Upgrade`"));
@@ -104,7 +107,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a Head
 }
 
 /// Who the client thinks we are: the authority of an absolute target, which stands above `Host` (RFC 9112 section 3.2.2).
-fn authority(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+pub(crate) fn authority(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     let host = match only(headers, &HOST) {
         Ok(Some(host)) => host,
         Ok(None) => return Err(Refusal::Malformed("the request has no Host header")),
@@ -118,7 +121,7 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     }
 }
 
-fn host_name(authority: &HeaderValue) -> Result<String, Refusal> {
+pub(crate) fn host_name(authority: &HeaderValue) -> Result<String, Refusal> {
     let invalid = Refusal::Malformed("the Host header is not valid");
     let Ok(authority) = Authority::try_from(authority.as_bytes()) else { return Err(invalid) };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
@@ -128,7 +131,7 @@ fn host_name(authority: &HeaderValue) -> Result<String, Refusal> {
 
 /// Paths are matched as received, so one that a backend might read differently is refused: dot segments, encoded slashes
 /// and backslashes, with or without path parameters (`/..;/`).
-fn check_path(path: &str) -> Result<(), Refusal> {
+pub(crate) fn check_path(path: &str) -> Result<(), Refusal> {
     if !path.starts_with('/') {
         return Err(Refusal::Malformed("the request's target is not a path"));
     }
@@ -166,7 +169,7 @@ fn key(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     }
 }
 
-fn origin(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+pub(crate) fn origin(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     match only(headers, &ORIGIN) {
         Ok(None) => Ok(None),
         Ok(Some(origin)) => match origin.to_str() {
@@ -178,7 +181,7 @@ fn origin(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// The target with a path: an absolute one may do without (RFC 9112 section 3.2.1), a request line may not.
-fn rooted(target: &PathAndQuery) -> Result<PathAndQuery, Refusal> {
+pub(crate) fn rooted(target: &PathAndQuery) -> Result<PathAndQuery, Refusal> {
     match target.as_str() {
         // An empty target calls itself "/" too, but would be written as nothing.
         "/" => Some(PathAndQuery::from_static("/")),
@@ -207,7 +210,7 @@ fn offer_extensions(headers: &mut HeaderMap, compression: Compression) {
 }
 
 /// The path that the route wants the backend to see, and the client's query.
-fn backend_target(target: &PathAndQuery, route: &RouteConfig) -> PathAndQuery {
+pub(crate) fn backend_target(target: &PathAndQuery, route: &RouteConfig) -> PathAndQuery {
     let path = route.backend_path(target.path());
     if path.len() == target.path().len() {
         return target.clone();

@@ -32,8 +32,12 @@ const RETRY_SECONDS: u32 = 5;
 
 /// Why the gateway itself refuses a handshake.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     Method,
+    /// A method that no proxy passes on.
+    Tunnel,
+    /// An `Expect` that is not known.
+    Expectation,
     NotAnUpgrade(&'static str),
     Version,
     Malformed(&'static str),
@@ -49,6 +53,11 @@ pub(super) enum Refusal {
         status: StatusCode,
         cause: String,
     },
+    /// A plain request came to no answer: the status, and the cause for the log.
+    Exchange {
+        status: StatusCode,
+        cause: String,
+    },
     /// Too many handshakes are in flight.
     Overloaded,
     TimedOut,
@@ -57,9 +66,10 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method | Self::Tunnel => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::NotAnUpgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -69,10 +79,10 @@ impl Refusal {
             Self::Rate(TooMany { one_address: true, .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Rate(TooMany { one_address: false, .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denied::Address) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Denied(Denied::Draining | Denied::Full | Denied::Memory) | Self::Overloaded => {
+            Self::Denied(Denied::Draining | Denied::Full | Denied::Memory | Denied::Connections) | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Upstream { status, .. } => *status,
+            Self::Upstream { status, .. } | Self::Exchange { status, .. } => *status,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -81,10 +91,10 @@ impl Refusal {
     /// What it is counted as.
     pub(super) fn result(&self) -> HandshakeResult {
         match self {
-            Self::Method => HandshakeResult::Method,
+            Self::Method | Self::Tunnel => HandshakeResult::Method,
             Self::NotAnUpgrade(_) => HandshakeResult::NotAnUpgrade,
             Self::Version => HandshakeResult::Version,
-            Self::Malformed(_) => HandshakeResult::Malformed,
+            Self::Malformed(_) | Self::Expectation => HandshakeResult::Malformed,
             Self::NoRoute => HandshakeResult::NoRoute,
             Self::Origin => HandshakeResult::Origin,
             Self::Entry(NotLetIn::Address) => HandshakeResult::AddressDenied,
@@ -93,12 +103,12 @@ impl Refusal {
             Self::Rate(TooMany { one_address: true, .. }) => HandshakeResult::AddressRate,
             Self::Rate(TooMany { one_address: false, .. }) => HandshakeResult::Rate,
             Self::Denied(Denied::Draining) => HandshakeResult::Draining,
-            Self::Denied(Denied::Full) => HandshakeResult::Full,
+            Self::Denied(Denied::Full | Denied::Connections) => HandshakeResult::Full,
             Self::Denied(Denied::Memory) => HandshakeResult::Memory,
             Self::Denied(Denied::Address) => HandshakeResult::AddressLimit,
             Self::Upstream { status: StatusCode::GATEWAY_TIMEOUT, .. } => HandshakeResult::BackendTimeout,
             Self::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => HandshakeResult::NoBackend,
-            Self::Upstream { .. } => HandshakeResult::BackendFailed,
+            Self::Upstream { .. } | Self::Exchange { .. } => HandshakeResult::BackendFailed,
             Self::Overloaded => HandshakeResult::Overloaded,
             Self::TimedOut => HandshakeResult::Timeout,
             Self::Internal => HandshakeResult::Internal,
@@ -108,7 +118,7 @@ impl Refusal {
     /// For the log; names settings and backends.
     pub(super) fn cause(&self) -> Cow<'static, str> {
         let text = match self {
-            Self::Upstream { cause, .. } => return Cow::Owned(cause.clone()),
+            Self::Upstream { cause, .. } | Self::Exchange { cause, .. } => return Cow::Owned(cause.clone()),
             Self::Origin => "the origin is not among the route's `origins`",
             Self::Entry(NotLetIn::Failed { cause, .. }) => return Cow::Owned(cause.clone()),
             Self::Entry(NotLetIn::Credentials(_)) => "no name with its password of the route's `access.basic`",
@@ -118,14 +128,21 @@ impl Refusal {
             Self::Rate(TooMany { counted, one_address, .. }) => rate_cause(*counted, *one_address),
             Self::Denied(Denied::Draining) => "the gateway is draining",
             Self::Denied(Denied::Full) => "as many sessions are open as `gateway.max_sessions` allows",
+            Self::Denied(Denied::Connections) => {
+                "as many clients ask plain HTTP as `gateway.max_http_connections` allows"
+            }
             Self::Denied(Denied::Memory) => "the outboxes hold nearly `gateway.memory_limit`",
             Self::Denied(Denied::Address) => "the address has `limits.sessions_per_address` sessions open on the route",
             Self::Overloaded => "too many opening handshakes wait for their backends",
             Self::TimedOut => "the backends did not answer in time",
             Self::Internal => "a bug in the gateway: the handshake panicked",
-            Self::Method | Self::NotAnUpgrade(_) | Self::Version | Self::Malformed(_) | Self::NoRoute => {
-                self.sentence()
-            }
+            Self::Method
+            | Self::Tunnel
+            | Self::Expectation
+            | Self::NotAnUpgrade(_)
+            | Self::Version
+            | Self::Malformed(_)
+            | Self::NoRoute => self.sentence(),
         };
         Cow::Borrowed(text)
     }
@@ -134,6 +151,8 @@ impl Refusal {
     fn sentence(&self) -> &'static str {
         match self {
             Self::Method => "a WebSocket is opened with GET",
+            Self::Tunnel => "CONNECT and TRACE are not passed on",
+            Self::Expectation => "no other expectation than 100-continue is met here",
             Self::NotAnUpgrade(what) | Self::Malformed(what) => what,
             Self::Version => "only version 13 of the WebSocket protocol (RFC 6455) is spoken here",
             Self::NoRoute => "no route serves this host and path",
@@ -148,12 +167,17 @@ impl Refusal {
                 "too many clients connect at this moment; try again later"
             }
             Self::Denied(Denied::Draining) => "the gateway is about to stop; connect again",
-            Self::Denied(Denied::Full | Denied::Memory) | Self::Overloaded => "the gateway is full; try again later",
-            Self::Denied(Denied::Address) => "too many connections from this address; close one or try again later",
-            Self::Upstream { status: StatusCode::GATEWAY_TIMEOUT, .. } | Self::TimedOut => {
-                "the backend did not answer in time"
+            Self::Denied(Denied::Full | Denied::Memory | Denied::Connections) | Self::Overloaded => {
+                "the gateway is full; try again later"
             }
-            Self::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => {
+            Self::Denied(Denied::Address) => "too many connections from this address; close one or try again later",
+            Self::Exchange { status: StatusCode::REQUEST_TIMEOUT, .. } => "the request came too slowly",
+            Self::Exchange { status: StatusCode::BAD_REQUEST, .. } => "the request was not complete",
+            Self::Exchange { status: StatusCode::BAD_GATEWAY, .. } => "the backend cannot be reached or gave no answer",
+            Self::Upstream { status: StatusCode::GATEWAY_TIMEOUT, .. }
+            | Self::Exchange { status: StatusCode::GATEWAY_TIMEOUT, .. }
+            | Self::TimedOut => "the backend did not answer in time",
+            Self::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } | Self::Exchange { .. } => {
                 "no backend is available; try again later"
             }
             Self::Upstream { .. } => "the backend cannot be reached or does not speak WebSocket",
@@ -169,6 +193,8 @@ impl Refusal {
                 if *one_address { wait } else { wait.saturating_add(fastrand::u32(0..RETRY_SECONDS)) }
             }
             Self::Method
+            | Self::Tunnel
+            | Self::Expectation
             | Self::NotAnUpgrade(_)
             | Self::Version
             | Self::Malformed(_)
@@ -177,6 +203,7 @@ impl Refusal {
             | Self::Entry(_)
             | Self::Denied(_)
             | Self::Upstream { .. }
+            | Self::Exchange { .. }
             | Self::Overloaded
             | Self::TimedOut
             | Self::Internal => RETRY_SECONDS,
@@ -193,7 +220,11 @@ impl Refusal {
             headers.insert(name, challenge.clone());
         }
         match self.status() {
-            StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, HeaderValue::from_static("GET"))),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                let websocket = matches!(self, Self::Method);
+                let allowed = if websocket { "GET" } else { "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS" };
+                headers.insert(ALLOW, HeaderValue::from_static(allowed));
+            }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_seconds()));
             }
@@ -338,6 +369,8 @@ mod tests {
         let upstream = |status| Refusal::Upstream { status, cause: "10.0.0.1: connection refused".into() };
         for (refusal, status, names) in [
             (Refusal::Method, 405, &[ALLOW][..]),
+            (Refusal::Expectation, 417, &[]),
+            (Refusal::Denied(Denied::Connections), 503, &[RETRY_AFTER]),
             (Refusal::NotAnUpgrade("why"), 426, &[UPGRADE, CONNECTION]),
             (Refusal::Version, 426, &[UPGRADE, SEC_WEBSOCKET_VERSION]),
             (Refusal::Malformed("why"), 400, &[]),

@@ -4,12 +4,15 @@ use super::{
     access::{self, Caller, Entry},
     edits::{Known, edit},
     forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
+    plain::PlainState,
     refusals::RefusedHandshake,
     request::UpgradeRequest,
     response::{Body, Refusal, grants_deflate, healthy, passed_on, switching},
     spelling::Speller,
+    words::{bounded, date, text, without_user},
 };
 use crate::{
+    http::framing::Watch,
     listener::{Health, Peer},
     metrics::{HandshakeResult, Meter},
     otel::{Arrival, Handshake},
@@ -17,7 +20,6 @@ use crate::{
     session::{ClientAddress, Facts, Opened},
     upstream::{Accepted, Affinity, Answer, OpenError, Refused, UpstreamRequest, is_secure},
 };
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, DATE, HOST, UPGRADE, USER_AGENT},
@@ -26,31 +28,15 @@ use hyper::body::{Body as _, Incoming};
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
-    future::Future,
     net::IpAddr,
     num::NonZeroU16,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    time::SystemTime,
 };
 use tokio::time::Instant;
-use tower::{
-    BoxError, ServiceBuilder, ServiceExt,
-    limit::GlobalConcurrencyLimitLayer,
-    load_shed::{LoadShedLayer, error::Overloaded},
-    timeout::{TimeoutLayer, error::Elapsed},
-};
-use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 /// Requests that may be refused on one connection, so that asking in vain does not hold a slot for ever.
 const REFUSALS: u32 = 16;
-/// The longest `User-Agent` and `Origin` kept for the verdict, in bytes.
-const LONGEST_TEXT: usize = 256;
-
-type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
-/// A body as it leaves the stack.
-pub(super) type StackBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A backend has said 101, the client is being told so.
 pub(super) struct Upgrade {
@@ -63,29 +49,30 @@ pub(super) struct Upgrade {
 
 /// One client connection before it is a session: what its requests, one after the other, are answered from.
 pub(super) struct Visit {
-    edge: Rc<Edge>,
-    peer: Peer,
-    speller: Speller,
+    pub(super) edge: Rc<Edge>,
+    pub(super) peer: Peer,
+    pub(super) speller: Speller,
+    pub(super) plain: PlainState,
     phase: Cell<Phase>,
     answered: Cell<u32>,
     upgrade: RefCell<Option<Upgrade>>,
-    about: RefCell<About>,
+    pub(super) about: RefCell<About>,
     /// Taken by the first request.
     arrival: Cell<Arrival>,
 }
 
 /// What is known of the request at hand, in case it is refused: text only once it is logged.
 #[derive(Default)]
-struct About {
-    client: Option<IpAddr>,
+pub(super) struct About {
+    pub(super) client: Option<IpAddr>,
     host: Option<HeaderValue>,
     uri: Option<Uri>,
-    id: Option<HeaderValue>,
+    pub(super) id: Option<HeaderValue>,
     route: Option<Arc<RouteConfig>>,
     /// Where handshakes with that route are counted.
     meter: Option<Arc<Meter>>,
-    backend: Option<String>,
-    trace: Handshake,
+    pub(super) backend: Option<String>,
+    pub(super) trace: Handshake,
 }
 
 impl About {
@@ -95,21 +82,29 @@ impl About {
 }
 
 #[derive(Clone, Copy)]
-enum Phase {
+pub(super) enum Phase {
     /// The client is to have sent its first head by then.
     Head(Instant),
     /// The stack works on an answer, under its timeout.
     Answering,
     /// The client is to take the answer by then, and to have sent its next head.
     Answered(Instant),
+    /// A backend's answer to a plain request goes to the client, which may ask again.
+    Relaying,
 }
 
 impl Visit {
-    pub(super) fn new(edge: Rc<Edge>, peer: Peer, speller: Speller, arrival: Arrival) -> Rc<Self> {
+    pub(super) fn new(
+        edge: Rc<Edge>,
+        peer: Peer,
+        (speller, watch): (Speller, Rc<Watch>),
+        arrival: Arrival,
+    ) -> Rc<Self> {
         let about = About { client: peer_address(&peer), ..About::default() };
         let phase = Cell::new(Phase::Head(Instant::now() + edge.terms().defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
-        Rc::new(Self { edge, peer, speller, phase, answered, upgrade, about, arrival: Cell::new(arrival) })
+        let plain = PlainState::new(watch);
+        Rc::new(Self { edge, peer, speller, plain, phase, answered, upgrade, about, arrival: Cell::new(arrival) })
     }
 
     /// When the connection is to be given up, unless the layer at work has a deadline of its own.
@@ -117,6 +112,7 @@ impl Visit {
         match self.phase.get() {
             Phase::Answering => None,
             Phase::Head(deadline) | Phase::Answered(deadline) => Some(deadline),
+            Phase::Relaying => self.plain.due(),
         }
     }
 
@@ -130,6 +126,11 @@ impl Visit {
         matches!(self.phase.get(), Phase::Answering)
     }
 
+    /// From now on the layer at work has no deadline but those of a plain request.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
     /// What a 101 stands for, once.
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
         self.upgrade.take()
@@ -141,6 +142,7 @@ impl Visit {
         about.meter.as_ref().map_or(self.edge.meter.strangers(), |meter| meter.handshakes()).count(result);
         self.edge.refusals.record(&RefusedHandshake {
             status,
+            plain: self.plain.asks(),
             cause,
             client: client_name(about.client),
             host: about.host.as_ref().map(|host| without_user(&text(host))),
@@ -151,14 +153,15 @@ impl Visit {
         });
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+    pub(super) fn refuse(&self, refusal: &Refusal) -> Response<Body> {
         self.record(refusal.result(), Some(refusal.status()), refusal.cause());
         self.speller.arm();
         refusal.response()
     }
 
-    fn begin(&self, request: &Request<Incoming>) {
+    pub(super) fn begin(&self, request: &Request<Incoming>) {
         self.phase.set(Phase::Answering);
+        self.plain.begin();
         *self.about.borrow_mut() = About {
             client: peer_address(&self.peer),
             host: request.headers().get(HOST).cloned(),
@@ -168,7 +171,7 @@ impl Visit {
         };
     }
 
-    fn end(&self, answer: &mut Response<StackBody>) {
+    pub(super) fn end<B>(&self, answer: &mut Response<B>) {
         self.phase.set(Phase::Answered(Instant::now() + self.edge.terms().defaults.handshake));
         self.answered.set(self.answered.get() + 1);
         self.about.borrow().trace.end(answer.status());
@@ -177,14 +180,14 @@ impl Visit {
             return;
         }
         answer.headers_mut().entry(DATE).or_insert_with(date);
-        let last = self.answered.get() >= REFUSALS || self.edge.admission.draining();
+        let last = self.answered.get() >= REFUSALS || self.edge.leaving() || self.plain.last();
         if last {
             answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
     /// The heart: one request, one answer.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let asked = Instant::now();
         if let Some(health) = self.peer.health.as_deref()
             && asks_for(health, &request)
@@ -270,12 +273,12 @@ impl Visit {
     }
 
     /// Makes the headers for the backend what the route says.
-    fn edit_request(&self, route: &RouteConfig, headers: &mut HeaderMap) {
+    pub(super) fn edit_request(&self, route: &RouteConfig, headers: &mut HeaderMap) {
         edit(headers, &route.options.headers.request, &self.about.borrow().known(&self.peer, route));
     }
 
     /// Makes the headers for the client what the route says, if one was found, whoever answers.
-    fn edit_answer(&self, headers: &mut HeaderMap) {
+    pub(super) fn edit_answer(&self, headers: &mut HeaderMap) {
         let about = self.about.borrow();
         let Some(route) = about.route.as_deref() else { return };
         let edits = &route.options.headers.response;
@@ -286,7 +289,7 @@ impl Visit {
         self.speller.arm_with(Arc::clone(&edits.spellings));
     }
 
-    fn know(&self, route: &Arc<RouteConfig>, meter: &Arc<Meter>) {
+    pub(super) fn know(&self, route: &Arc<RouteConfig>, meter: &Arc<Meter>) {
         let mut about = self.about.borrow_mut();
         about.route = Some(Arc::clone(route));
         about.meter = Some(Arc::clone(meter));
@@ -302,83 +305,10 @@ impl Visit {
     }
 }
 
-/// The stack through which each request of a connection goes, as hyper's service. From the outside in:
-///
-/// 1. catch-panic stands outermost, so that a bug in any layer ends one handshake with a 500, and never a worker;
-/// 2. trace next, so that its span and its latency cover refusals of the layers below, too;
-/// 3. the errors of the layers below become answers here, where the trace still sees their status;
-/// 4. the timeout stands outside of all that can wait: it bounds even a dial that fails over for ever;
-/// 5. load-shed stands outside the limit, so that a handshake that would wait for a place is a 503 at once;
-/// 6. the concurrency limit, one for all connections, stands right before the work that it bounds: the dials.
-///
-/// None of them reaches into a session: they end with the 101, and a session's limits are its `Permit`.
-pub(super) fn stack(
-    visit: &Rc<Visit>,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = Response<StackBody>,
-    Error = BoxError,
-    Future = Answering<StackBody>,
-> + Unpin
-+ use<> {
-    let panicked = {
-        let visit = Rc::clone(visit);
-        move |_: Box<dyn std::any::Any + Send>| visit.refuse(&Refusal::Internal)
-    };
-    let failed = {
-        let visit = Rc::clone(visit);
-        move |answer: Result<Response<Body>, BoxError>| -> Result<Response<Body>, BoxError> {
-            Ok(answer.unwrap_or_else(|error| visit.refuse(&layer_refusal(&error))))
-        }
-    };
-    let heart = {
-        let visit = Rc::clone(visit);
-        move |request: Request<Incoming>| {
-            let visit = Rc::clone(&visit);
-            let answer = async move {
-                let answer = visit.answer(request).await;
-                Ok(answer.unwrap_or_else(|refusal| visit.refuse(&refusal)))
-            };
-            Box::pin(answer) as Answering<Body>
-        }
-    };
-    let peer = visit.peer.clone();
-    let span = move |request: &Request<Incoming>| tracing::debug_span!("handshake", peer = peer_name(&peer), method = %request.method(), path = request.uri().path());
-    let stack = ServiceBuilder::new()
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
-        .map_result(failed)
-        .layer(TimeoutLayer::new(visit.edge.terms().patience))
-        .layer(LoadShedLayer::new())
-        .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&visit.edge.dials)))
-        .service(tower::service_fn(heart));
-    let visit = Rc::clone(visit);
-    hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (visit, stack) = (Rc::clone(&visit), stack.clone());
-        visit.begin(&request);
-        let answer = async move {
-            let mut answer = stack.oneshot(request).await?;
-            visit.end(&mut answer);
-            Ok(answer)
-        };
-        Box::pin(answer) as Answering<StackBody>
-    })
-}
-
 /// Whether a balancer asks for readiness: not a client that wants a session at that path.
-fn asks_for(health: &Health, request: &Request<Incoming>) -> bool {
+pub(super) fn asks_for(health: &Health, request: &Request<Incoming>) -> bool {
     let plain = !request.headers().contains_key(UPGRADE);
     plain && [Method::GET, Method::HEAD].contains(request.method()) && request.uri().path() == &*health.path
-}
-
-fn layer_refusal(error: &BoxError) -> Refusal {
-    if error.is::<Elapsed>() {
-        Refusal::TimedOut
-    } else if error.is::<Overloaded>() {
-        Refusal::Overloaded
-    } else {
-        Refusal::Internal
-    }
 }
 
 /// The peer's address as the log has it.
@@ -388,35 +318,4 @@ pub(super) fn peer_name(peer: &Peer) -> String {
 
 fn peer_address(peer: &Peer) -> Option<IpAddr> {
     peer.address.map(|address| address.ip())
-}
-
-/// A header as text for the log.
-fn text(value: &HeaderValue) -> Box<str> {
-    bounded(&String::from_utf8_lossy(value.as_bytes())).into()
-}
-
-/// A host as the log has it. A user name and its password have no place in a `Host`, and none in a log.
-fn without_user(host: &str) -> String {
-    host.rsplit_once('@').map_or(host, |(_, host)| host).to_owned()
-}
-
-/// The time now; an origin server has to tell it (RFC 9110 section 6.6.1).
-fn date() -> HeaderValue {
-    let now = httpdate::fmt_http_date(SystemTime::now());
-    HeaderValue::from_str(&now).expect("a date is a header value")
-}
-
-fn bounded(text: &str) -> &str {
-    &text[..text.floor_char_boundary(LONGEST_TEXT)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_name_in_a_host_is_not_logged() {
-        assert_eq!(without_user("eve:secret@gate.test:80"), "gate.test:80");
-        assert_eq!(without_user("gate.test"), "gate.test");
-    }
 }

@@ -389,7 +389,7 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST.as_bytes()).await.unwrap();
         assert!(head_of(&mut client).await.starts_with("HTTP/1.1 101 "));
-        let opening = openings.recv().await.unwrap().unwrap();
+        let Some(Received::Session(opening)) = openings.recv().await else { panic!("no session") };
         assert!(matches!(opening.downstream.stream, Stream::Plain(Socket::Tcp(_))));
         stop.notify_one();
         accepting.await.unwrap();

@@ -84,6 +84,7 @@ impl Ejection {
 pub struct BackendMeter {
     down: AtomicBool,
     sessions: AtomicU64,
+    requests: AtomicU64,
     dials: AtomicU64,
     failures: [AtomicU64; DialFailure::ALL.len()],
     ended: [AtomicU64; EndReason::ALL.len()],
@@ -103,6 +104,15 @@ impl BackendMeter {
 
     pub fn released(&self) {
         self.sessions.fetch_sub(1, Relaxed);
+    }
+
+    /// A plain request goes to it; [`BackendMeter::answered`] is to follow.
+    pub fn asked(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    pub fn answered(&self) {
+        self.requests.fetch_sub(1, Relaxed);
     }
 
     /// It is dialled.
@@ -136,6 +146,10 @@ impl BackendMeter {
 
     pub(super) fn sessions(&self) -> u64 {
         self.sessions.load(Relaxed)
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
     }
 
     pub(super) fn dials(&self) -> u64 {

@@ -44,6 +44,28 @@ pub(super) static HANDSHAKE_DURATION: Family = histogram(
     &["route"],
     "Time from a client's request head to its 101, of handshakes that succeeded.",
 );
+pub(super) static REQUESTS: Family = counter(
+    "pulsegate_http_requests",
+    &["route", "upstream", "result"],
+    "Plain HTTP requests that are over, by what became of them.",
+);
+pub(super) static REQUESTS_OPEN: Family =
+    gauge("pulsegate_http_requests_open", ROUTE, "Plain HTTP requests that are on their way.");
+pub(super) static RESPONSES: Family = counter(
+    "pulsegate_http_responses",
+    &["route", "upstream", "status"],
+    "Answers to plain HTTP requests, by class of status.",
+);
+pub(super) static REQUEST_DURATION: Family = histogram(
+    "pulsegate_http_request_duration_seconds",
+    ROUTE,
+    "Time from a plain request's head to the head of its answer.",
+);
+pub(super) static REQUEST_BYTES: Family = counter(
+    "pulsegate_http_body_bytes",
+    &["route", "upstream", "direction"],
+    "Bytes of the bodies of plain requests received from, and of answers sent to, clients.",
+);
 pub(super) static TLS_HANDSHAKES: Family =
     counter("pulsegate_tls_handshakes", &["result"], "TLS handshakes with clients, by result.");
 pub(super) static TLS_HANDSHAKE_DURATION: Family = histogram(
@@ -116,6 +138,8 @@ pub(super) static BACKEND_EJECTIONS: Family = counter(
     &["upstream", "backend", "cause"],
     "Times that a backend was found not to work, by cause.",
 );
+pub(super) static BACKEND_REQUESTS: Family =
+    gauge("pulsegate_backend_http_requests", BACKEND, "Plain HTTP requests that a backend works on.");
 
 pub(super) static DRAINING: Family = gauge("pulsegate_draining", &[], "Whether the gateway drains: 1, or 0.");
 pub(super) static DRAIN_TOLD: Family =

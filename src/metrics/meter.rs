@@ -3,6 +3,7 @@ use super::{
     codes::{CODES, code},
     count::{Count, Histogram},
     handshakes::HandshakeMeter,
+    requests::RequestMeter,
 };
 use crate::{
     protocol::{heartbeat::HeartbeatEvent, scanner::Tally},
@@ -53,6 +54,7 @@ pub struct Meter {
     pub(super) told: Count,
     pub(super) cut: Count,
     pub(super) handshakes: HandshakeMeter,
+    pub(super) requests: RequestMeter,
 }
 
 /// One leg's part of it.
@@ -126,6 +128,7 @@ impl Default for Meter {
             told: Count::default(),
             cut: Count::default(),
             handshakes: HandshakeMeter::default(),
+            requests: RequestMeter::default(),
         }
     }
 }
@@ -239,6 +242,12 @@ impl Meter {
     #[must_use]
     pub fn handshakes(&self) -> &HandshakeMeter {
         &self.handshakes
+    }
+
+    /// The plain HTTP requests of this route.
+    #[must_use]
+    pub fn requests(&self) -> &RequestMeter {
+        &self.requests
     }
 }
 

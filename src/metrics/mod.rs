@@ -10,12 +10,14 @@ mod families;
 mod handshakes;
 mod meter;
 mod process;
+mod requests;
 mod scrape;
 pub mod text;
 
 pub use backend::{BackendMeter, DialFailure, Ejection};
 pub use handshakes::{HandshakeMeter, HandshakeResult, TlsMeter, TlsResult};
 pub use meter::Meter;
+pub use requests::{RequestMeter, RequestResult};
 
 use count::Count;
 use std::{

@@ -1,12 +1,14 @@
 //! Adds the workers' counters up and writes them, family by family.
 use super::{
     BackendMeter, DialFailure, Ejection, HandshakeMeter, HandshakeResult, Meter, Meters, Names, ReloadResult,
-    TlsResult,
+    RequestResult, TlsResult,
     codes::CODES,
     count::{Count, Distribution},
     families as f, locked,
     meter::{Flow, LegMeter},
-    process, seconds,
+    process,
+    requests::CLASSES,
+    seconds,
     text::{Family, Format, Page},
 };
 use crate::{
@@ -60,6 +62,7 @@ impl Meters {
         }
         self.sessions(&mut page, &routes);
         self.handshakes(&mut page, &routes);
+        requests(&mut page, &routes);
         traffic(&mut page, &routes);
         heartbeats(&mut page, &routes);
         self.outboxes(&mut page, &routes);
@@ -164,9 +167,10 @@ impl Meters {
             let backends = locked(&self.backends);
             backends.iter().map(|(names, meter)| (names.clone(), Arc::clone(meter))).collect()
         };
-        let figures: [(_, FigureOf<BackendMeter>); 3] = [
+        let figures: [(_, FigureOf<BackendMeter>); 4] = [
             (&f::BACKEND_UP, |meter| meter.up().into()),
             (&f::BACKEND_SESSIONS, BackendMeter::sessions),
+            (&f::BACKEND_REQUESTS, BackendMeter::requests),
             (&f::BACKEND_DIALS, BackendMeter::dials),
         ];
         for (family, figure) in figures {
@@ -245,6 +249,39 @@ impl Meters {
             page.family(family, |samples| value.into_iter().for_each(|value| samples.put(&[], value)));
         }
     }
+}
+
+fn requests(page: &mut Page, routes: &Routes) {
+    by_route(page, &f::REQUESTS_OPEN, routes, |meter| &meter.requests.open);
+    page.family(&f::REQUESTS, |samples| {
+        for ((route, upstream), meters) in routes {
+            for result in RequestResult::ALL {
+                let count = sum(meters, |meter| &meter.requests.results[result as usize]);
+                samples.put(&[route, upstream, result.label()], count);
+            }
+        }
+    });
+    page.family(&f::RESPONSES, |samples| {
+        for ((route, upstream), meters) in routes {
+            for (place, class) in CLASSES.into_iter().enumerate() {
+                let count = sum(meters, |meter| &meter.requests.statuses[place]);
+                samples.put(&[route, upstream, class], count);
+            }
+        }
+    });
+    page.family(&f::REQUEST_DURATION, |samples| {
+        for ((route, upstream), meters) in routes {
+            let mut took = Distribution::default();
+            meters.iter().for_each(|meter| meter.requests.took.add_to(&mut took));
+            samples.histogram(&[route, upstream], &took);
+        }
+    });
+    page.family(&f::REQUEST_BYTES, |samples| {
+        for ((route, upstream), meters) in routes {
+            samples.put(&[route, upstream, "received"], sum(meters, |meter| &meter.requests.received));
+            samples.put(&[route, upstream, "sent"], sum(meters, |meter| &meter.requests.sent));
+        }
+    });
 }
 
 fn traffic(page: &mut Page, routes: &Routes) {

@@ -20,6 +20,8 @@ pub(super) struct Patience<'a> {
 pub(super) enum Burden {
     /// It counts towards `max_sessions`.
     Session,
+    /// A plain request, which does not.
+    Request,
 }
 
 /// For whom a backend is chosen.

@@ -110,7 +110,7 @@ fn offers(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// The backend's base path before the request's path and query; `/` asks for the base path as it is written.
-fn path(base: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
+pub(super) fn path(base: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
     let asked = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     match (base.trim_end_matches('/'), asked.strip_prefix('/')) {
         ("", _) if uri.path_and_query().is_some() && uri.scheme().is_none() => Ok(uri.clone()),

@@ -29,8 +29,8 @@ pub struct Upstream {
     pub(super) members: Members,
     pub(super) dns: Dns,
     pub(super) meters: Arc<Meters>,
-    chooser: Chooser,
-    retries: Retries,
+    pub(super) chooser: Chooser,
+    pub(super) retries: Retries,
     pub(super) dialer: Dialer,
 }
 
@@ -96,7 +96,7 @@ pub struct OpenError {
 
 /// Why one backend was left for the next.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -288,7 +288,7 @@ impl Upstream {
         }
     }
 
-    fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
+    pub(super) fn failed(&self, backend: &Backend, start: Instant, failure: &Failure) {
         backend.meter().failed(failure.label());
         if failure.is_of_the_queue() {
             return;
@@ -301,7 +301,12 @@ impl Upstream {
         }
     }
 
-    fn error(&self, backends: &[Arc<Backend>], failures: &[(&Arc<Backend>, Failure)], tried: &[bool]) -> OpenError {
+    pub(super) fn error(
+        &self,
+        backends: &[Arc<Backend>],
+        failures: &[(&Arc<Backend>, Failure)],
+        tried: &[bool],
+    ) -> OpenError {
         let untried = backends.iter().zip(tried).filter(|(_, tried)| !**tried).map(|(backend, _)| backend);
         let full: Vec<&str> = untried
             .filter(|backend| !backend.drained() && backend.full())

@@ -12,6 +12,7 @@ mod flow;
 mod harness;
 mod headers;
 mod heartbeat;
+mod http;
 mod metrics;
 mod migrating;
 mod names;

@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness.case import PYTHON, REPOSITORY, Case, Failure, Scope, Skip  # noqa: E402
 
 THEMES = ["matrix", "handshake", "wire", "heartbeat", "vanish", "backend_loss", "staying", "upstreams", "drain", "admin",
-          "documentation"]
+          "documentation", "plain"]
 BUSY_AT_ONCE = 4
 
 

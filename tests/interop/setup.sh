@@ -20,7 +20,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
-wanted="websockets==17.4 uvicorn==0.54.0 fastapi==0.165.0 kosoku==0.1.0 jsonschema==4.26.0"
+wanted="websockets==17.4 uvicorn==0.54.0 fastapi==0.165.0 kosoku==0.1.0 jsonschema==4.26.0 jupyterlab==4.6.6"
 if [ "$(cat "$place/python.txt" 2>/dev/null)" != "$wanted" ]; then
     [ -x "$place/venv/bin/python" ] || python3 -m venv "$place/venv"
     # shellcheck disable=SC2086
@@ -28,7 +28,7 @@ if [ "$(cat "$place/python.txt" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" >"$place/python.txt"
 fi
 
-wanted="ws@8.23.0 playwright-core@1.64.1"
+wanted="ws@8.23.0 playwright-core@1.64.1 socket.io@4.8.4 socket.io-client@4.8.4 sockjs@0.3.24 sockjs-client@1.6.1"
 if [ "$(cat "$place/node.txt" 2>/dev/null)" != "$wanted" ]; then
     echo '{"private":true,"type":"module"}' >"$place/node/package.json"
     # shellcheck disable=SC2086

@@ -11,7 +11,7 @@ use pulsegate::{
     metrics::Meter,
     protocol::heartbeat::HeartbeatEvent,
     relay::{PerSide, Side},
-    route::{HostHeader, HostPattern, RouteConfig, RouteOptions},
+    route::{HostHeader, HostPattern, PlainHttp, RouteConfig, RouteOptions},
     session::{
         self, ClientAddress, Facts, Opened, Opening, Routes, WorkerContext,
         pause::{PauseWatch, TICK},
@@ -175,6 +175,7 @@ impl Common {
             upstream: "pool".to_owned(),
             host_header: HostHeader::Client,
             origins: None,
+            http: PlainHttp::Refuse,
             options: RouteOptions { relay: Arc::clone(&plan.relay), ..RouteOptions::default() },
         };
         Self {

@@ -1,10 +1,12 @@
 //! The access log: what sessions did, in a file of its own, one line each.
 mod record;
+mod request;
 mod writer;
 
 use super::{queue, queue::Queue};
 use crate::{
     config::{AccessLogConfig, AccessLogFormat, AccessLogPath, LogSessions},
+    http::{RequestRecord, RequestResult},
     relay::PerSide,
     session::{
         Facts,
@@ -93,11 +95,26 @@ impl AccessLog {
         self.push(&Record::progress(facts, &client, legs, duration, SystemTime::now()));
     }
 
+    /// Writes what became of a plain HTTP request, just now, if `access_log.sessions` wants it.
+    pub fn request(&self, request: &RequestRecord) {
+        let wanted = match self.sessions {
+            LogSessions::All => true,
+            LogSessions::Abnormal => request.result != RequestResult::Answered,
+            LogSessions::Off => false,
+        };
+        if wanted {
+            self.write(&request::line(request, SystemTime::now(), self.format));
+        }
+    }
+
     fn push(&self, record: &Record<'_>) {
-        let line = match self.format {
+        self.write(&match self.format {
             AccessLogFormat::Json => record.json(),
             AccessLogFormat::Text => record.text(),
-        };
+        });
+    }
+
+    fn write(&self, line: &str) {
         if let Some(dropped) = self.queue.push(line.as_bytes()) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             if dropped == 1 {

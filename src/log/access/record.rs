@@ -40,7 +40,7 @@ struct End<'a> {
 }
 
 /// The value of one field.
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Text(&'a str),
     Count(u64),
     Millis(f64),
@@ -102,39 +102,16 @@ impl<'a> Record<'a> {
 
     /// An object on a line of its own.
     pub(super) fn json(&self) -> String {
-        let mut line = String::with_capacity(1024);
-        line.push_str("{\"time\":");
-        json_text(&mut line, &time_text(self.at));
-        line.push_str(",\"record\":");
-        json_text(&mut line, self.kind());
-        self.fields(|name, value| {
-            line.push(',');
-            json_text(&mut line, name);
-            line.push(':');
-            write_value(&mut line, &value, json_text);
-        });
-        line.push_str("}\n");
-        line
+        json_line(self.at, self.kind(), |put| self.fields(put))
     }
 
     /// The time, the kind, and `key=value` for each field.
     pub(super) fn text(&self) -> String {
-        let mut line = time_text(self.at);
-        line.reserve(1024);
-        line.push(' ');
-        line.push_str(self.kind());
-        self.fields(|name, value| {
-            line.push(' ');
-            line.push_str(name);
-            line.push('=');
-            write_value(&mut line, &value, bare_or_quoted);
-        });
-        line.push('\n');
-        line
+        text_line(self.at, self.kind(), |put| self.fields(put))
     }
 
     /// Every field that is known, in the order in which they are written.
-    fn fields(&self, mut put: impl FnMut(&'static str, Value<'_>)) {
+    fn fields(&self, put: Put<'_>) {
         put("session", Value::Text(self.session));
         put("route", Value::Text(self.route));
         if let Some(end) = &self.end {
@@ -158,16 +135,16 @@ impl<'a> Record<'a> {
         if let Some(waited) = self.end.as_ref().and_then(|end| end.told_after) {
             put("client.told_after_ms", Value::Count(millis(waited)));
         }
-        self.leg(Side::Downstream, &CLIENT, &mut put);
+        self.leg(Side::Downstream, &CLIENT, put);
         put("upstream.name", Value::Text(self.upstream));
         put("upstream.backend", Value::Text(self.backend));
         if let Some(port) = self.local_port {
             put("upstream.local_port", Value::Count(port.into()));
         }
-        self.leg(Side::Upstream, &UPSTREAM, &mut put);
+        self.leg(Side::Upstream, &UPSTREAM, put);
     }
 
-    fn leg(&self, side: Side, names: &Names, put: &mut impl FnMut(&'static str, Value<'_>)) {
+    fn leg(&self, side: Side, names: &Names, put: Put<'_>) {
         let leg = &self.legs[side];
         if self.end.is_some() {
             for (name, code) in [(names.code_received, leg.code_received), (names.code_sent, leg.code_sent)] {
@@ -186,6 +163,42 @@ impl<'a> Record<'a> {
         }
         put(names.silence, Value::Count(millis(leg.silence)));
     }
+}
+
+/// Takes the fields of a record.
+pub(super) type Put<'a> = &'a mut dyn FnMut(&'static str, Value<'_>);
+
+/// An object on a line of its own.
+pub(super) fn json_line(at: SystemTime, kind: &str, fields: impl FnOnce(Put<'_>)) -> String {
+    let mut line = String::with_capacity(1024);
+    line.push_str("{\"time\":");
+    json_text(&mut line, &time_text(at));
+    line.push_str(",\"record\":");
+    json_text(&mut line, kind);
+    fields(&mut |name, value| {
+        line.push(',');
+        json_text(&mut line, name);
+        line.push(':');
+        write_value(&mut line, &value, json_text);
+    });
+    line.push_str("}\n");
+    line
+}
+
+/// The time, the kind, and `key=value` for each field.
+pub(super) fn text_line(at: SystemTime, kind: &str, fields: impl FnOnce(Put<'_>)) -> String {
+    let mut line = time_text(at);
+    line.reserve(1024);
+    line.push(' ');
+    line.push_str(kind);
+    fields(&mut |name, value| {
+        line.push(' ');
+        line.push_str(name);
+        line.push('=');
+        write_value(&mut line, &value, bare_or_quoted);
+    });
+    line.push('\n');
+    line
 }
 
 /// The fields of one leg.
@@ -225,7 +238,7 @@ const UPSTREAM: Names = Names {
 };
 
 /// UTC with milliseconds (RFC 3339).
-fn time_text(time: SystemTime) -> String {
+pub(super) fn time_text(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 

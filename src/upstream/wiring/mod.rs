@@ -44,6 +44,8 @@ fn options(handshake: Duration) -> RouteOptions {
         close_codes: CloseCodes::default(),
     };
     RouteOptions {
+        response: None,
+        keep_alive: Duration::from_secs(1),
         relay: Arc::new(relay),
         compression: Compression::Pass,
         connect: SOON,

@@ -1,0 +1,102 @@
+//! The layers between hyper and a connection's requests.
+use super::{
+    plain::PlainBody,
+    response::{Body, Refusal},
+    service::{Visit, peer_name},
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
+use tower::{
+    BoxError, ServiceBuilder, ServiceExt,
+    limit::GlobalConcurrencyLimitLayer,
+    load_shed::{LoadShedLayer, error::Overloaded},
+    timeout::{TimeoutLayer, error::Elapsed},
+};
+use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer, trace::TraceLayer};
+
+pub(super) type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
+/// A body as it leaves the stack.
+pub(super) type StackBody = UnsyncBoxBody<Bytes, BoxError>;
+/// A body as it leaves the service: the stack's, or that of a plain request's answer.
+pub(super) type SentBody = Either<StackBody, PlainBody>;
+
+/// The stack through which each request of a connection goes, as hyper's service. From the outside in:
+///
+/// 1. catch-panic stands outermost, so that a bug in any layer ends one handshake with a 500, and never a worker;
+/// 2. trace next, so that its span and its latency cover refusals of the layers below, too;
+/// 3. the errors of the layers below become answers here, where the trace still sees their status;
+/// 4. the timeout stands outside of all that can wait: it bounds even a dial that fails over for ever;
+/// 5. load-shed stands outside the limit, so that a handshake that would wait for a place is a 503 at once;
+/// 6. the concurrency limit, one for all connections, stands right before the work that it bounds: the dials.
+///
+/// Plain requests go past it: their answers may take hours, and have bounds of their own.
+///
+/// None of them reaches into a session: they end with the 101, and a session's limits are its `Permit`.
+pub(super) fn stack(
+    visit: &Rc<Visit>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<SentBody>,
+    Error = BoxError,
+    Future = Answering<SentBody>,
+> + Unpin
++ use<> {
+    let panicked = {
+        let visit = Rc::clone(visit);
+        move |_: Box<dyn std::any::Any + Send>| visit.refuse(&Refusal::Internal)
+    };
+    let failed = {
+        let visit = Rc::clone(visit);
+        move |answer: Result<Response<Body>, BoxError>| -> Result<Response<Body>, BoxError> {
+            Ok(answer.unwrap_or_else(|error| visit.refuse(&layer_refusal(&error))))
+        }
+    };
+    let heart = {
+        let visit = Rc::clone(visit);
+        move |request: Request<Incoming>| {
+            let visit = Rc::clone(&visit);
+            let answer = async move {
+                let answer = visit.answer(request).await;
+                Ok(answer.unwrap_or_else(|refusal| visit.refuse(&refusal)))
+            };
+            Box::pin(answer) as Answering<Body>
+        }
+    };
+    let peer = visit.peer.clone();
+    let span = move |request: &Request<Incoming>| tracing::debug_span!("handshake", peer = peer_name(&peer), method = %request.method(), path = request.uri().path());
+    let stack = ServiceBuilder::new()
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
+        .map_result(failed)
+        .layer(TimeoutLayer::new(visit.edge.terms().patience))
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&visit.edge.dials)))
+        .service(tower::service_fn(heart));
+    let visit = Rc::clone(visit);
+    hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (visit, stack) = (Rc::clone(&visit), stack.clone());
+        visit.begin(&request);
+        if visit.is_plain(&request) {
+            return Box::pin(async move { Ok(visit.relayed(request).await.map(Either::Right)) }) as Answering<SentBody>;
+        }
+        let answer = async move {
+            let mut answer = stack.oneshot(request).await?;
+            visit.end(&mut answer);
+            Ok(answer.map(Either::Left))
+        };
+        Box::pin(answer)
+    })
+}
+
+fn layer_refusal(error: &BoxError) -> Refusal {
+    if error.is::<Elapsed>() {
+        Refusal::TimedOut
+    } else if error.is::<Overloaded>() {
+        Refusal::Overloaded
+    } else {
+        Refusal::Internal
+    }
+}
