@@ -2,7 +2,7 @@
 use super::{file::Table, keys, problem::Wrong, value};
 use crate::{
     pem::{self, Holds},
-    upstream::{BackendAddress, DialConfig, IdentityFiles, ServerConfig},
+    upstream::{BackendAddress, DialConfig, IdentityFiles, ProxyVersion, ServerConfig},
 };
 use std::{net::IpAddr, path::Path};
 use toml::de::DeValue;
@@ -15,6 +15,8 @@ pub(super) fn read(table: &Table<'_>, servers: &[ServerConfig], base: &Path) -> 
     table.set("max_dials", &mut dials.max_dials, value::unless("off", most));
     table.set("retry_budget", &mut dials.retry_budget, value::unless("off", |value| value::share(value, 10.0)));
     table.set("retry_backoff", &mut dials.retry_backoff, value::duration_or_zero);
+    let versions = &[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+    table.set("proxy_protocol", &mut dials.proxy_protocol, value::word(versions));
     let tls = table.child("tls", &keys::UPSTREAM_TLS);
     dials.identity = identity(&tls, base);
     dials.server_name = tls.read("server_name", server_name);

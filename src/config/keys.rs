@@ -121,6 +121,7 @@ pub(super) const UPSTREAM: Place = Place {
         "max_dials",
         "retry_budget",
         "retry_backoff",
+        "proxy_protocol",
     ],
 };
 pub(super) const SERVER: Place =

@@ -11,7 +11,7 @@ use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     relay::{PerSide, Side},
     route::{Edits, HeaderEdits, HostPattern, Line, RouteConfig, Router},
-    upstream::{BackendAddress, BalanceKind, DialConfig, HashKey, ServerConfig, Share, UpstreamConfig},
+    upstream::{BackendAddress, BalanceKind, DialConfig, HashKey, ProxyVersion, ServerConfig, Share, UpstreamConfig},
 };
 use std::{
     fmt,
@@ -255,6 +255,11 @@ fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fm
 }
 
 fn write_dials(out: &mut fmt::Formatter<'_>, dials: &DialConfig) -> fmt::Result {
+    match dials.proxy_protocol {
+        None => {}
+        Some(ProxyVersion::V1) => writeln!(out, "    told of clients by the PROXY protocol, version 1")?,
+        Some(ProxyVersion::V2) => writeln!(out, "    told of clients by the PROXY protocol, version 2")?,
+    }
     if !dials.sources.is_empty() {
         let sources: Vec<String> = dials.sources.iter().map(ToString::to_string).collect();
         writeln!(out, "    dialled from {}", sources.join(", "))?;

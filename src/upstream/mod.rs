@@ -1,5 +1,6 @@
 //! Pools of backends: which one a session goes to, and the dial.
 mod affinity;
+mod announcement;
 mod backend;
 mod balance;
 mod choose;
@@ -19,6 +20,7 @@ mod verify;
 mod wiring;
 
 pub use affinity::{Affinity, is_secure};
+pub use announcement::{Ends, ProxyVersion};
 pub use backend::{Backend, Lease};
 pub(crate) use connect::{DialError, connect_unix, secured};
 pub use dials::{DialConfig, IdentityFiles};

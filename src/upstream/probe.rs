@@ -73,7 +73,7 @@ pub async fn probe(upstream: &Upstream, index: usize, within: Duration) -> Probe
 
 async fn steps(upstream: &Upstream, backend: &Backend, within: Duration) -> Result<Outcome, (&'static str, String)> {
     let start = Instant::now();
-    let dialled = upstream.dialer.dial(backend, within, None).await;
+    let dialled = upstream.dialer.dial(backend, within, None, None).await;
     let Dialled { stream, .. } = dialled.map_err(|error| (error.step(), error.to_string()))?;
     let connect = start.elapsed();
 
