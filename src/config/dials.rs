@@ -2,7 +2,7 @@
 use super::{file::Table, keys, problem::Wrong, value};
 use crate::{
     pem::{self, Holds},
-    upstream::{BackendAddress, DialConfig, IdentityFiles, Resolve, ServerConfig},
+    upstream::{BackendAddress, DialConfig, IdentityFiles, ProxyVersion, Resolve, ServerConfig},
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,6 +26,8 @@ pub(super) fn read(table: &Table<'_>, servers: &[ServerConfig], base: &Path) -> 
         table.report("resolve", Wrong::new("the targets of a srv+ws:// server are always backends of their own", help));
     }
     dials.resolver = table.read("resolver", resolver);
+    let versions = &[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+    table.set("proxy_protocol", &mut dials.proxy_protocol, value::word(versions));
     let tls = table.child("tls", &keys::UPSTREAM_TLS);
     dials.identity = identity(&tls, base);
     dials.server_name = tls.read("server_name", server_name);

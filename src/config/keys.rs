@@ -129,6 +129,7 @@ pub(super) const UPSTREAM: Place = Place {
         "retry_backoff",
         "resolve",
         "resolver",
+        "proxy_protocol",
     ],
 };
 pub(super) const CHECK: Place = Place {

@@ -12,7 +12,8 @@ use crate::{
     relay::{PerSide, Side},
     route::{Edits, HeaderEdits, HostPattern, Line, PlainHttp, RouteConfig, Router},
     upstream::{
-        BackendAddress, BalanceKind, CheckKind, DialConfig, HashKey, Resolve, ServerConfig, Share, UpstreamConfig,
+        BackendAddress, BalanceKind, CheckKind, DialConfig, HashKey, ProxyVersion, Resolve, ServerConfig, Share,
+        UpstreamConfig,
     },
 };
 use std::{
@@ -282,6 +283,11 @@ fn write_upstream(out: &mut fmt::Formatter<'_>, upstream: &UpstreamConfig) -> fm
 }
 
 fn write_dials(out: &mut fmt::Formatter<'_>, dials: &DialConfig) -> fmt::Result {
+    match dials.proxy_protocol {
+        None => {}
+        Some(ProxyVersion::V1) => writeln!(out, "    told of clients by the PROXY protocol, version 1")?,
+        Some(ProxyVersion::V2) => writeln!(out, "    told of clients by the PROXY protocol, version 2")?,
+    }
     if !dials.sources.is_empty() {
         let sources: Vec<String> = dials.sources.iter().map(ToString::to_string).collect();
         writeln!(out, "    dialled from {}", sources.join(", "))?;

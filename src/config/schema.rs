@@ -167,6 +167,7 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         ("headers.request or headers.response", _) => {
             json!({"type": "object", "additionalProperties": {"type": "string"}})
         }
+        ("[upstream.NAME]", "proxy_protocol") => words(&["off", "v1", "v2"]),
         ("[[listener]]", "proxy_protocol") => words(&["off", "require"]),
         (_, "host_header") => words(&["client", "upstream"]),
         (_, "balance") => words(&["least_sessions", "round_robin", "random", "hash"]),

@@ -4,10 +4,11 @@ use crate::listener::{
     Peer,
     trust::{ClientSource, Trust},
 };
+use crate::upstream::Ends;
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use std::{
     borrow::Cow,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -84,6 +85,15 @@ impl Provenance {
         let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
         let asked = self.asked.as_ref().is_some_and(|asked| *asked == *dashed);
         (asked || speaks_of_client(&dashed)) && (dashed != name || (!self.trusted && name != X_REQUEST_ID.as_str()))
+    }
+
+    /// The two ends of the client's connection, as far as they are known: a port is zero where only the address was named.
+    pub(super) fn ends(&self, peer: &Peer) -> Option<Ends> {
+        let ours = peer.address.filter(|address| Some(address.ip().to_canonical()) == self.client);
+        let client = SocketAddr::new(self.client?, ours.map_or(0, |address| address.port()));
+        let any: IpAddr = if client.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let reached = peer.local.map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()));
+        Some(Ends { client, reached: reached.unwrap_or_else(|| SocketAddr::new(any, 0)) })
     }
 
     /// Whether our peer is the client, and told of nobody before it.

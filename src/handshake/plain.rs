@@ -234,6 +234,9 @@ impl Visit {
         provenance.tell(&mut head.headers, &authority);
         granted.apply(&mut head.headers);
         self.edit_request(config, &mut head.headers);
+        if let Some(ends) = provenance.ends(&self.peer) {
+            head.extensions.insert(ends);
+        }
         self.about.borrow().trace.attach(&id, &mut head);
         ledger.named(id);
         let relay = &config.options.relay;

@@ -10,7 +10,7 @@ use crate::{
     metrics::RequestResult,
     route::{Route, RouteOptions},
     transport::Stream,
-    upstream::{Affinity, Backend, OpenError, Reached, RequestLease, Way},
+    upstream::{Affinity, Backend, Ends, OpenError, Reached, RequestLease, Way},
 };
 use http::{
     Method, Request, Response, StatusCode,
@@ -119,11 +119,12 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
     let options = &config.options;
     let trailers = has_token(&head.headers, &TE, "trailers") && head.method != Method::HEAD;
     let mut fresh = if twice { Duration::MAX } else { FRESH };
+    let ends = head.extensions.get::<Ends>().copied();
     let (mut head, mut body) = (Some(head), Some(body));
     loop {
         let kept = |backend: &Arc<Backend>| connections.take(backend, fresh);
-        let Reached { way, lease } =
-            Box::pin(route.upstream.reach(options, affinity, kept)).await.map_err(Failure::Open)?;
+        let reached = Box::pin(route.upstream.reach(options, affinity, ends.as_ref(), kept)).await;
+        let Reached { way, lease } = reached.map_err(Failure::Open)?;
         let backend = lease.backend();
         ledger.asks(&backend.name);
         let (mut connection, old) = match way {
@@ -147,7 +148,9 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
                 let mut response =
                     passed(response, trailers).map_err(|unfit| Failure::Unfit { backend: name(backend), unfit })?;
                 route.upstream.stick(affinity, backend, secure, response.headers_mut());
-                connections.settle(Arc::clone(backend), connection, told);
+                if route.upstream.may_keep() {
+                    connections.settle(Arc::clone(backend), connection, told);
+                }
                 return Ok(streamed(response, lease, options, due, ledger));
             }
             Err(broken) => broken,

@@ -117,7 +117,7 @@ pub async fn once(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -
 }
 
 async fn connected(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -> Result<Dialled, String> {
-    upstream.dialer.dial(backend, check.timeout, None).await.map_err(|error| error.to_string())
+    upstream.dialer.dial(backend, check.timeout, None, None).await.map_err(|error| error.to_string())
 }
 
 async fn get(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -> Result<(), String> {

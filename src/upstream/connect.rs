@@ -1,5 +1,8 @@
 //! A connected stream to one backend.
-use super::{Backend, BackendAddress, echo, resolve::Resolver, tcp::TcpDialer, tls::server_name};
+use super::{
+    Backend, BackendAddress, Ends, ProxyVersion, announcement::announcement, echo, resolve::Resolver, tcp::TcpDialer,
+    tls::server_name,
+};
 use crate::{
     metrics::DialFailure,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
@@ -12,6 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpStream, UnixStream},
     time::{Instant, timeout_at},
 };
@@ -99,22 +103,26 @@ pub(super) struct Dialer {
     pub(super) tls: Option<TlsConnector>,
     /// The name in the certificate of `wss` backends, if it is not their host.
     pub(super) server_name: Option<String>,
+    pub(super) proxy_protocol: Option<ProxyVersion>,
 }
 
 impl Dialer {
-    /// Resolves, connects and, for `wss`, shakes hands, all within `within`. A TCP socket gets the `backstop`, if any.
+    /// Resolves, connects, tells of the client at its `ends` where the pool wants that, and, for `wss`, shakes hands, all within
+    /// `within`. A TCP socket gets the `backstop`, if any.
     pub(super) async fn dial(
         &self,
         backend: &Backend,
         within: Duration,
         backstop: Option<Backstop>,
+        ends: Option<&Ends>,
     ) -> Result<Dialled, DialError> {
         let deadline = Instant::now() + within;
+        let preface = announcement(self.proxy_protocol, ends);
         match &backend.address {
             BackendAddress::Tcp { tls, .. } | BackendAddress::Service { tls, .. } => {
                 let tcp = self.connect(backend, (deadline, within), backstop).await?;
                 let local_port = tcp.local_addr().ok().map(|address| address.port());
-                let socket = Socket::Tcp(tcp);
+                let socket = begun(Socket::Tcp(tcp), &preface, &backend.name, deadline, within).await?;
                 let stream = match &self.tls {
                     Some(connector) if *tls => {
                         let name = self.server_name.as_deref().unwrap_or(backend.address.service_domain());
@@ -128,7 +136,8 @@ impl Dialer {
                 let socket = timeout_at(deadline, connect_unix(path))
                     .await
                     .map_err(|_| DialError::Timeout { step: "connection", within })??;
-                Ok(Dialled { stream: Stream::Plain(Socket::Unix(socket)), local_port: None })
+                let socket = begun(Socket::Unix(socket), &preface, &backend.name, deadline, within).await?;
+                Ok(Dialled { stream: Stream::Plain(socket), local_port: None })
             }
             BackendAddress::Echo => {
                 Ok(Dialled { stream: Stream::Plain(Socket::Memory(echo::start())), local_port: None })
@@ -159,6 +168,21 @@ impl Dialer {
         }
         connected
     }
+}
+
+/// A socket on which the `preface` was said.
+async fn begun(
+    mut socket: Socket,
+    preface: &[u8],
+    to: &str,
+    deadline: Instant,
+    within: Duration,
+) -> Result<Socket, DialError> {
+    timeout_at(deadline, socket.write_all(preface))
+        .await
+        .map_err(|_| DialError::Timeout { step: "end of the PROXY header", within })?
+        .map_err(|source| DialError::Connect { address: to.to_owned(), source })?;
+    Ok(socket)
 }
 
 /// TCP's own keepalive, where no heartbeat finds out that a backend is gone.

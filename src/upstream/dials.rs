@@ -1,4 +1,5 @@
 //! How a pool dials: how many at a time with one backend, and how often on a further one.
+use super::ProxyVersion;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -29,6 +30,8 @@ pub struct DialConfig {
     pub resolver: Option<SocketAddr>,
     /// The name in the certificate of `wss` backends. `None`: the host they are dialled by.
     pub server_name: Option<String>,
+    /// Whether backends are told of the client by the PROXY protocol, before TLS.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// What becomes of the addresses of a name.
@@ -53,6 +56,7 @@ impl Default for DialConfig {
         Self {
             sources: Vec::new(),
             max_dials: None,
+            proxy_protocol: None,
             retry_budget: Some(0.5),
             retry_backoff: Duration::from_millis(25),
             identity: None,

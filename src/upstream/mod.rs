@@ -1,5 +1,6 @@
 //! Pools of backends: which one a session goes to, and the dial.
 mod affinity;
+mod announcement;
 mod backend;
 mod balance;
 pub mod check;
@@ -25,6 +26,7 @@ mod verify;
 mod wiring;
 
 pub use affinity::{Affinity, is_secure};
+pub use announcement::{Ends, ProxyVersion};
 pub use backend::{Backend, Lease, Terms};
 pub use check::{CheckConfig, CheckKind};
 pub(crate) use connect::{DialError, connect_unix, secured};

@@ -1,6 +1,6 @@
 //! A pool at run time: opens a stream to one of its backends, failing over to the next.
 use super::{
-    Affinity, Backend, BackendAddress, Lease, ServerConfig, UpstreamConfig, UpstreamTlsError,
+    Affinity, Backend, BackendAddress, Ends, Lease, ServerConfig, UpstreamConfig, UpstreamTlsError,
     choose::{Asking, Burden, Chooser, Patience},
     connect::{DialError, Dialer, Dialled, backstop},
     dials::{Resolve, Retries},
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Upstream {
 pub struct UpstreamRequest<'a> {
     /// Method GET; the URI is path and query as the backend shall see them, without its base path; the headers are all
     /// that cross from the client or are set for it, `Host` before the others. The extensions are those of the client's request: in them hyper
-    /// keeps the case of its header names. The headers of the handshake itself are set here.
+    /// keeps the case of its header names, and there stand the [`Ends`](super::Ends) of the connection, if the client has an address. The headers of the handshake itself are set here.
     pub head: Parts,
     pub options: &'a RouteOptions,
     pub host_header: HostHeader,
@@ -190,6 +190,7 @@ impl Upstream {
             tcp: TcpDialer::new(&config.dials.sources),
             tls: tls::connector(config, &credentials)?,
             server_name: config.dials.server_name.clone(),
+            proxy_protocol: config.dials.proxy_protocol,
         };
         Ok(Arc::new(Self {
             members,
@@ -348,11 +349,12 @@ async fn attempt(upstream: &Upstream, lease: Lease, asked: UpstreamRequest<'_>) 
     let UpstreamRequest { mut head, options, host_header, affinity: _ } = asked;
     let backend = Arc::clone(lease.backend());
     let mut trace = Attempt::begin(&mut head, &backend.name);
+    let ends = head.extensions.get::<Ends>().copied();
     let asking = request(&backend, head, host_header)?.spelled(&options.headers.request.spellings);
     let backstop = backstop(&options.relay.heartbeat.upstream);
     let within = options.connect;
     let _place = backend.places.enter(within).await.map_err(|most| Failure::Queue { most, within })?;
-    let Dialled { stream, local_port } = upstream.dialer.dial(&backend, within, backstop).await?;
+    let Dialled { stream, local_port } = upstream.dialer.dial(&backend, within, backstop, ends.as_ref()).await?;
     trace.dialled();
     let shaking = pin!(shake(stream, asking, options.header));
     let shaken = timeout(options.handshake, shaking).await.map_err(|_| Failure::Timeout(options.handshake))??;

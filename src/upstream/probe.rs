@@ -84,7 +84,7 @@ pub(super) async fn answers(upstream: &Upstream, backend: &Backend, check: &Chec
 async fn steps(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -> Result<Outcome, (&'static str, String)> {
     let within = check.timeout;
     let start = Instant::now();
-    let dialled = upstream.dialer.dial(backend, within, None).await;
+    let dialled = upstream.dialer.dial(backend, within, None, None).await;
     let Dialled { stream, .. } = dialled.map_err(|error| (error.step(), error.to_string()))?;
     let connect = start.elapsed();
 

@@ -1,6 +1,6 @@
 //! A connection to a backend for plain HTTP: one that is kept, or a new one.
 use super::{
-    Affinity, Backend, OpenError, Upstream,
+    Affinity, Backend, Ends, OpenError, Upstream,
     choose::{Asking, Burden, Patience},
     connect::Dialled,
     handshake::path,
@@ -59,6 +59,7 @@ impl Upstream {
         &self,
         options: &RouteOptions,
         affinity: Affinity,
+        ends: Option<&Ends>,
         mut kept: impl FnMut(&Arc<Backend>) -> Option<T>,
     ) -> Result<Reached<T>, OpenError> {
         let (backends, patience) = (self.backends(), Patience { began: Instant::now(), options });
@@ -70,7 +71,7 @@ impl Upstream {
             tried[index] = true;
             let backend = &backends[index];
             let lease = RequestLease::new(Arc::clone(backend));
-            if let Some(connection) = kept(backend) {
+            if let Some(connection) = self.may_keep().then(|| kept(backend)).flatten() {
                 return Ok(Reached { way: Way::Kept(connection), lease });
             }
             if !self.retries.admit(failures.len()).await {
@@ -79,7 +80,7 @@ impl Upstream {
             }
             backend.meter().dialled();
             let start = Instant::now();
-            match self.dialled(backend, options.connect).await {
+            match self.dialled(backend, options.connect, ends).await {
                 Ok(stream) => return Ok(Reached { way: Way::Fresh(Box::new(stream)), lease }),
                 Err(failure) => {
                     self.failed(backend, start, &failure);
@@ -90,9 +91,14 @@ impl Upstream {
         Err(self.error(&backends, &failures, &tried))
     }
 
-    async fn dialled(&self, backend: &Arc<Backend>, within: Duration) -> Result<Stream, Failure> {
+    /// Whether a connection may serve another request: not where each begins with a word on its client.
+    pub(crate) fn may_keep(&self) -> bool {
+        self.dialer.proxy_protocol.is_none()
+    }
+
+    async fn dialled(&self, backend: &Arc<Backend>, within: Duration, ends: Option<&Ends>) -> Result<Stream, Failure> {
         let _place = backend.places.enter(within).await.map_err(|most| Failure::Queue { most, within })?;
-        let Dialled { stream, .. } = self.dialer.dial(backend, within, Some(Backstop::Backends)).await?;
+        let Dialled { stream, .. } = self.dialer.dial(backend, within, Some(Backstop::Backends), ends).await?;
         Ok(stream)
     }
 

@@ -100,3 +100,38 @@ fn tls_begins_behind_the_header() {
     assert!(head.contains("\r\nX-Forwarded-For: 203.0.113.7\r\n"), "{head}");
     assert!(head.contains("\r\nX-Forwarded-Proto: https\r\n"), "{head}");
 }
+
+#[test]
+fn backends_are_told_of_the_client() {
+    let (backend, heads) = Backend::recorder("");
+    for (version, told) in [
+        ("v1", &b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\nGET / "[..]),
+        ("v2", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x07\x0a\x00\x00\x01\x12\x67\x01\xbbGET / "),
+    ] {
+        let gateway = Running::start(&format!(
+            "gateway.trusted_proxies = [\"127.0.0.1\"]\n\
+             [[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = \"require\"\n\
+             [[route]]\nupstream = \"u\"\n[upstream.u]\nservers = [{:?}]\nproxy_protocol = {version:?}\n",
+            backend.url()
+        ));
+        let mut client = proxied(&gateway, b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n");
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        let head = soon(&heads);
+        assert!(head.starts_with(told), "{}", head.escape_ascii());
+    }
+}
+
+#[test]
+fn a_gateway_behind_another_hears_of_the_client() {
+    let (backend, heads) = Backend::recorder("");
+    let inner = gateway("\"127.0.0.1\"", &backend.url(), "");
+    let outer = Running::start(&format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n\
+         [upstream.u]\nservers = [\"ws://{}\"]\nproxy_protocol = \"v2\"\n",
+        inner.address()
+    ));
+    let mut client = Raw::connect(outer.address());
+    client.send(request("/", "").as_bytes());
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    assert!(text(soon(&heads)).contains("\r\nX-Forwarded-For: 127.0.0.1"));
+}
