@@ -12,6 +12,7 @@ pub mod refusals;
 mod request;
 mod response;
 mod service;
+mod silent;
 pub mod spelling;
 #[cfg(test)]
 mod wiring;
@@ -31,6 +32,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use refusals::{Refusals, RefusedHandshake};
 use service::{Upgrade, Visit};
+use silent::{Part, Silent};
 use spelling::Spelled;
 use std::{
     cell::RefCell,
@@ -59,6 +61,7 @@ pub struct Edge {
     refusals: Arc<Refusals>,
     dials: Arc<Semaphore>,
     meter: Arc<WorkerMeter>,
+    silent: Silent,
 }
 
 /// What a request is answered by; a reload replaces it.
@@ -91,12 +94,17 @@ impl Edge {
         dials: Arc<Semaphore>,
         meter: Arc<WorkerMeter>,
     ) -> Rc<Self> {
-        Rc::new(Self { terms: RefCell::new(terms), admission, refusals, dials, meter })
+        Rc::new(Self { terms: RefCell::new(terms), admission, refusals, dials, meter, silent: Silent::default() })
     }
 
     /// Requests that come from now on are answered by these, on connections that are open already, too.
     pub fn replace(&self, terms: Arc<Terms>) {
         *self.terms.borrow_mut() = terms;
+    }
+
+    /// Places for opening handshakes run out: the connection that has asked for nothing for longest gives its own up.
+    pub fn shed(&self) {
+        self.silent.shed();
     }
 
     fn terms(&self) -> Arc<Terms> {
@@ -128,18 +136,22 @@ pub fn receive<'a>(
     Box::pin(async move {
         let Connection { mut socket, peer, slot } = connection;
         let mut arrival = Arrival::now();
-        let mut peer = introduction::introduced(&mut socket, peer, edge).await?;
-        let stream = match tls {
-            None => Stream::Plain(socket),
-            Some(acceptor) => {
-                let mut stream = secure(acceptor, socket, &peer, edge).await?;
-                if let Stream::ServerTls(secured) = &mut stream {
-                    peer.tls_facts = Some(Arc::new(secured.facts()));
+        let greeted = async {
+            let mut peer = introduction::introduced(&mut socket, peer, edge).await?;
+            let stream = match tls {
+                None => Stream::Plain(socket),
+                Some(acceptor) => {
+                    let mut stream = secure(acceptor, socket, &peer, edge).await?;
+                    if let Stream::ServerTls(secured) = &mut stream {
+                        peer.tls_facts = Some(Arc::new(secured.facts()));
+                    }
+                    arrival.secured();
+                    stream
                 }
-                arrival.secured();
-                stream
-            }
+            };
+            Some((stream, peer))
         };
+        let (stream, peer) = edge.silent.unless_asked(greeted).await?;
         let opening = serve(stream, peer, edge, arrival).await;
         drop(slot);
         opening
@@ -195,9 +207,14 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service::stack(&visit));
     let mut alarm = pin!(sleep_until(visit.deadline().unwrap_or_else(Instant::now)));
+    let (mut part, mut shed) = (Part::default(), false);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(Some(ended));
+        }
+        shed = part.gives_way(&edge.silent, visit.waits_for_head(), cx);
+        if shed {
+            return Poll::Ready(None);
         }
         let Some(deadline) = visit.deadline() else { return Poll::Pending };
         // The alarm of an earlier deadline stays: mostly all is over before it rings.
@@ -232,6 +249,11 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival
                 explain(&error, &visit);
             }
             farewell::to_client(stream).await;
+            None
+        }
+        (None, None) if shed => {
+            let cause = "no request head was complete when its place was needed for a newer connection".into();
+            visit.record(HandshakeResult::HeadTimeout, None, cause);
             None
         }
         (None, None) if visit.waits_for_head() => {
