@@ -45,7 +45,11 @@ fn newcomers_get_past_thousands_that_say_nothing() {
         wage: &|front, number| {
             if number < 4 {
                 let mut held = loiter(front, 1_100);
-                held.iter_mut().filter(|stream| is_ended(stream)).for_each(|_| front.repelled());
+                for stream in &mut held {
+                    if is_ended(stream) {
+                        front.repelled();
+                    }
+                }
                 return;
             }
             while front.on() {
