@@ -83,8 +83,9 @@ impl Silent {
     pub(super) async fn unless_asked<T>(&self, work: impl Future<Output = Option<T>>) -> Option<T> {
         let (mut work, mut part) = (pin!(work), Part::default());
         poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
             Poll::Pending if part.gives_way(self, true, cx) => Poll::Ready(None),
-            other => other,
+            Poll::Pending => Poll::Pending,
         })
         .await
     }
