@@ -54,6 +54,8 @@ use tokio::{
 
 /// Connections that may be in their opening handshake at a time, on one worker, whichever listener they came to.
 const HANDSHAKES: usize = 1024;
+/// Places kept free by whoever has asked for nothing for longest.
+const SPARE: usize = 64;
 /// Those of them that may wait for a backend; the rest is kept for refusals.
 pub(crate) const DIALS: usize = HANDSHAKES / 4 * 3;
 
@@ -260,6 +262,9 @@ impl Worker {
 
     /// Takes a connection through its opening handshake, in a task of its own.
     fn greet(self: &Rc<Self>, connection: Connection, tls: Option<ServerConfigs>) {
+        if self.slots.available_permits() < SPARE {
+            self.edge.shed();
+        }
         let worker = Rc::clone(self);
         let acceptor = tls.map(|configs| Acceptor::new(configs, self.records.clone()));
         let greeting = async move {

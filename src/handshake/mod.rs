@@ -13,6 +13,7 @@ pub mod refusals;
 pub(crate) mod request;
 pub(crate) mod response;
 mod service;
+mod silent;
 pub mod spelling;
 mod stack;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use refusals::{Refusals, RefusedHandshake};
 use service::{Upgrade, Visit};
+use silent::{Part, Silent};
 use spelling::Spelled;
 use std::{
     cell::RefCell,
@@ -67,6 +69,7 @@ pub struct Edge {
     /// Where plain requests are told of that are over.
     requests: RefCell<Option<Report>>,
     leaving: watch::Sender<bool>,
+    silent: Silent,
 }
 
 /// What a request is answered by; a reload replaces it.
@@ -103,7 +106,8 @@ impl Edge {
         meter: Arc<WorkerMeter>,
     ) -> Rc<Self> {
         let (connections, requests, leaving) = (Rc::default(), RefCell::default(), watch::Sender::new(false));
-        Rc::new(Self { terms: RefCell::new(terms), admission, refusals, dials, meter, connections, requests, leaving })
+        let (terms, silent) = (RefCell::new(terms), Silent::default());
+        Rc::new(Self { terms, admission, refusals, dials, meter, connections, requests, leaving, silent })
     }
 
     /// Requests that come from now on are answered by these, on connections that are open already, too.
@@ -123,6 +127,11 @@ impl Edge {
 
     fn leaving(&self) -> bool {
         *self.leaving.borrow() || self.admission.draining()
+    }
+
+    /// Places for opening handshakes run out: the connection that has asked for nothing for longest gives its own up.
+    pub fn shed(&self) {
+        self.silent.shed();
     }
 
     fn terms(&self) -> Arc<Terms> {
@@ -173,18 +182,22 @@ pub fn receive<'a>(
     Box::pin(async move {
         let Connection { mut socket, peer, slot } = connection;
         let mut arrival = Arrival::now();
-        let Some(mut peer) = introduction::introduced(&mut socket, peer, edge).await else { return Received::Nothing };
-        let stream = match tls {
-            None => Stream::Plain(socket),
-            Some(acceptor) => {
-                let Some(mut stream) = secure(acceptor, socket, &peer, edge).await else { return Received::Nothing };
-                if let Stream::ServerTls(secured) = &mut stream {
-                    peer.tls_facts = Some(Arc::new(secured.facts()));
+        let greeted = async {
+            let mut peer = introduction::introduced(&mut socket, peer, edge).await?;
+            let stream = match tls {
+                None => Stream::Plain(socket),
+                Some(acceptor) => {
+                    let mut stream = secure(acceptor, socket, &peer, edge).await?;
+                    if let Stream::ServerTls(secured) = &mut stream {
+                        peer.tls_facts = Some(Arc::new(secured.facts()));
+                    }
+                    arrival.secured();
+                    stream
                 }
-                arrival.secured();
-                stream
-            }
+            };
+            Some((stream, peer))
         };
+        let Some((stream, peer)) = edge.silent.unless_asked(greeted).await else { return Received::Nothing };
         let received = begin(stream, peer, edge, arrival).await;
         drop(slot);
         received
@@ -281,6 +294,8 @@ enum Attended {
     Ended(hyper::Result<()>),
     /// A deadline was not kept.
     Late,
+    /// It has asked for nothing, and another needs its place.
+    Shed,
     /// A plain request goes to a backend.
     Settled,
 }
@@ -297,6 +312,7 @@ async fn attend(
     let mut leave = pin!(leave);
     let mut left = hand_over;
     let mut alarm = pin!(sleep_until(visit.deadline().unwrap_or_else(Instant::now)));
+    let mut part = Part::default();
     poll_fn(|cx| {
         let leaves = !left && leave.as_mut().poll(cx).is_ready();
         left |= leaves;
@@ -305,6 +321,9 @@ async fn attend(
         }
         if hand_over && visit.plain.settled() {
             return Poll::Ready(Attended::Settled);
+        }
+        if part.gives_way(&visit.edge.silent, visit.waits_for_head(), cx) {
+            return Poll::Ready(Attended::Shed);
         }
         let Some(deadline) = visit.deadline() else { return Poll::Pending };
         // The alarm of an earlier deadline stays: mostly all is over before it rings.
@@ -340,6 +359,10 @@ async fn conclude(attended: Attended, visit: &Visit, stream: Stream, read_buf: &
                 explain(&error, visit);
             }
             farewell::to_client(stream).await;
+        }
+        (Attended::Shed, None) => {
+            let cause = "no request head was complete when its place was needed for a newer connection".into();
+            visit.record(HandshakeResult::HeadTimeout, None, cause);
         }
         (Attended::Late | Attended::Settled, None) if visit.waits_for_head() => {
             let cause = "the request head was not complete within `timeouts.handshake`".into();

@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod pace;
 pub mod rate;
 pub mod scanner;
+mod tally;
 pub mod utf8;
 pub mod violation;
 

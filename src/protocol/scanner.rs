@@ -11,6 +11,8 @@ use super::{
     violation::Violation,
 };
 
+pub use super::tally::Tally;
+
 /// What a scanner lets pass. Its owner keeps them, since all sessions of a route have the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -86,33 +88,6 @@ impl Control {
             None => target.copy_from_slice(source),
         }
         target
-    }
-}
-
-/// How many frames and data messages became whole: since the beginning, modulo 2^32, or since an earlier tally.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Control frames too.
-    pub frames: u32,
-    pub messages: u32,
-}
-
-impl Tally {
-    /// Frames that ended no data message: fragments but the last, and control frames. Each is looked at by itself.
-    #[inline]
-    #[must_use]
-    pub fn others(self) -> u32 {
-        self.frames.wrapping_sub(self.messages)
-    }
-
-    /// What came after `earlier`.
-    #[inline]
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Self {
-        Self {
-            frames: self.frames.wrapping_sub(earlier.frames),
-            messages: self.messages.wrapping_sub(earlier.messages),
-        }
     }
 }
 

@@ -145,7 +145,6 @@ impl Relay {
             if let (Tell::Violation, Some(violation)) = (tell, ending.violation) {
                 tell = Tell::Close(CloseFrame { code: Some(violation.code()), reason: violation.explain() });
             }
-            // The client is told which rule it broke.
             if let (Side::Downstream, EndReason::Policy, Tell::Close(frame), Some(violation)) =
                 (side, ending.reason, tell, ending.violation)
             {

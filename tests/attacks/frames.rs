@@ -1,7 +1,7 @@
 //! Attacks within a session: frames without end, and peers that do not read.
 use super::{
     harness::{Backend, frame},
-    siege::{Attack, Front, Plan, Siege, enter, is_ended, step_back},
+    siege::{ATTACK, Attack, Front, Plan, Siege, enter, is_ended, step_back},
 };
 use std::{
     io::{Read, Write},
@@ -102,6 +102,7 @@ fn a_byte_now_and_then_inside_a_frame_is_a_stall() {
             }
         },
         memory: 16 << 20,
+        lasts: ATTACK,
     };
     assert!(siege.survives("a byte a minute", &attack) >= 100);
 }
@@ -115,6 +116,7 @@ fn endless_empty_fragments_cross_without_being_kept() {
         threads: 4,
         wage: &|front, _| pour(front, &frame(TEXT_BEGINS, true, b"x"), &fragments),
         memory: 16 << 20,
+        lasts: ATTACK,
     };
     siege.survives("endless fragments", &attack);
 }
@@ -140,6 +142,7 @@ fn endless_empty_fragments_end_where_they_are_limited() {
             }
         },
         memory: 16 << 20,
+        lasts: ATTACK,
     };
     assert!(siege.survives("endless fragments, limited", &attack) > 4);
 }
@@ -149,7 +152,7 @@ fn ping_floods_cross_without_being_kept() {
     let backend = sink();
     let siege = Siege::begin(&Plan { server: backend.url(), ..Plan::default() });
     let pings = frame(PING, true, &[7; 125]).repeat(500);
-    let attack = Attack { threads: 4, wage: &|front, _| pour(front, b"", &pings), memory: 16 << 20 };
+    let attack = Attack { threads: 4, wage: &|front, _| pour(front, b"", &pings), memory: 16 << 20, lasts: ATTACK };
     siege.survives("ping floods", &attack);
 }
 
@@ -159,7 +162,7 @@ fn ping_floods_by_a_client_that_does_not_read_are_answered_once() {
     let plan = Plan { server: backend.url(), route: "pings = \"answer\"", ..Plan::default() };
     let siege = Siege::begin(&plan);
     let pings = frame(PING, true, &[7; 125]).repeat(500);
-    let attack = Attack { threads: 4, wage: &|front, _| pour(front, b"", &pings), memory: 16 << 20 };
+    let attack = Attack { threads: 4, wage: &|front, _| pour(front, b"", &pings), memory: 16 << 20, lasts: ATTACK };
     siege.survives("ping floods, answered", &attack);
 }
 
@@ -171,7 +174,7 @@ fn floods_over_a_rate_are_slowed_down() {
         heartbeat.client = { ping_interval = \"1s\", ping_timeout = \"5s\" }";
     let siege = Siege::begin(&Plan { server: backend.url(), route, ..Plan::default() });
     let texts = frame(TEXT, true, b"x").repeat(10_000);
-    let attack = Attack { threads: 4, wage: &|front, _| pour(front, b"", &texts), memory: 16 << 20 };
+    let attack = Attack { threads: 4, wage: &|front, _| pour(front, b"", &texts), memory: 16 << 20, lasts: ATTACK };
     siege.survives("floods over a rate", &attack);
 }
 
@@ -180,7 +183,7 @@ fn who_floods_a_backend_that_does_not_read_is_held_up() {
     let backend = idler();
     let siege = Siege::begin(&Plan { server: backend.url(), ..Plan::default() });
     let binaries = frame(BINARY, true, &[7; 125]).repeat(2_000);
-    let attack = Attack { threads: 8, wage: &|front, _| pour(front, b"", &binaries), memory: 16 << 20 };
+    let attack = Attack { threads: 8, wage: &|front, _| pour(front, b"", &binaries), memory: 16 << 20, lasts: ATTACK };
     siege.survives("a backend that does not read", &attack);
 }
 
@@ -207,6 +210,7 @@ fn masking_lies_end_their_session_alone() {
             }
         },
         memory: 16 << 20,
+        lasts: ATTACK,
     };
     assert!(siege.survives("masking lies", &attack) > 20);
 }

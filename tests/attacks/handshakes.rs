@@ -1,7 +1,7 @@
 //! Attacks before a session: slow ones, floods, and requests that say two things.
 use super::{
     harness::{Backend, Raw, request, soon},
-    siege::{Attack, Front, Plan, Siege, enter, is_ended, reach},
+    siege::{ATTACK, Attack, Front, Plan, Siege, enter, is_ended, reach},
 };
 use std::{
     io::{Read, Write},
@@ -45,8 +45,12 @@ fn trickle(front: &Front, address: SocketAddr, bytes: &[u8]) {
 fn slow_heads_are_ended_by_their_deadline() {
     let siege = Siege::begin(&Plan::default());
     let head = "GET /attack HTTP/1.1\r\nHost: gateway.test\r\nX-Slow: ".to_owned() + &"a".repeat(4000);
-    let attack =
-        Attack { threads: 3, wage: &|front, _| trickle(front, front.plain, head.as_bytes()), memory: 32 << 20 };
+    let attack = Attack {
+        threads: 3,
+        wage: &|front, _| trickle(front, front.plain, head.as_bytes()),
+        memory: 32 << 20,
+        lasts: ATTACK,
+    };
     assert!(siege.survives("slow heads", &attack) >= 3 * EACH as u64);
 }
 
@@ -55,7 +59,12 @@ fn slow_tls_handshakes_are_ended_by_their_deadline() {
     let siege = Siege::begin(&Plan::default());
     // A record of 512 bytes with a ClientHello of 508 (RFC 8446 section 4), of which no end comes.
     let hello = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[7; 600]].concat();
-    let attack = Attack { threads: 3, wage: &|front, _| trickle(front, front.secure, &hello[..400]), memory: 48 << 20 };
+    let attack = Attack {
+        threads: 3,
+        wage: &|front, _| trickle(front, front.secure, &hello[..400]),
+        memory: 48 << 20,
+        lasts: ATTACK,
+    };
     assert!(siege.survives("slow TLS", &attack) >= 3 * EACH as u64);
 }
 
@@ -83,6 +92,7 @@ fn floods_of_headers_are_refused() {
         threads: 4,
         wage: &|front, number| refused(front, [&many, &long][number % 2].as_bytes(), &["431"]),
         memory: 32 << 20,
+        lasts: ATTACK,
     };
     assert!(siege.survives("header floods", &attack) > 10);
 }
@@ -136,6 +146,7 @@ fn requests_cannot_be_smuggled() {
             }
         },
         memory: 16 << 20,
+        lasts: ATTACK,
     };
     assert!(siege.survives("request smuggling", &attack) > 10);
     assert!(seen.try_iter().next().is_none(), "a backend was asked");
@@ -166,6 +177,7 @@ fn close_storms_leave_nothing_behind() {
             }
         },
         memory: 32 << 20,
+        lasts: ATTACK,
     };
     assert!(siege.survives("close storms", &attack) > 100);
 }

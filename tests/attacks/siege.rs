@@ -1,7 +1,7 @@
 //! The program, those who behave well, and the bounds that hold while it is attacked.
 use super::harness::{Backend, Raw, eventually, patient, request};
 use rustix::{
-    process::{Pid, Signal, kill_process, setpriority_process},
+    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setpriority_process, setrlimit},
     thread::gettid,
 };
 use std::{
@@ -23,7 +23,7 @@ use tungstenite::{Message, WebSocket};
 /// Calm and attack take turns, so that both meet what else the machine does.
 const ROUNDS: usize = 3;
 const CALM: Duration = Duration::from_millis(400);
-const ATTACK: Duration = Duration::from_millis(900);
+pub(crate) const ATTACK: Duration = Duration::from_millis(900);
 /// Sessions that behave well, on all workers.
 const BYSTANDERS: usize = 8;
 /// How far away their backend is: as far as one on a real network. On bare loopback a calm round trip is a few thread switches,
@@ -45,13 +45,15 @@ pub(crate) struct Plan {
     pub(crate) keys: &'static str,
     /// More keys of the attacked route.
     pub(crate) route: &'static str,
+    /// `timeouts.handshake`.
+    pub(crate) handshake: &'static str,
     /// Descriptors that the program may have.
     pub(crate) descriptors: Option<u32>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { server: "builtin:echo".into(), keys: "", route: "", descriptors: None }
+        Self { server: "builtin:echo".into(), keys: "", route: "", handshake: "1s", descriptors: None }
     }
 }
 
@@ -62,6 +64,8 @@ pub(crate) struct Attack<'a> {
     pub(crate) wage: &'a (dyn Fn(&Front, usize) + Sync),
     /// Memory that the gateway may take for it.
     pub(crate) memory: u64,
+    /// How long each of its turns lasts.
+    pub(crate) lasts: Duration,
 }
 
 /// Where an attacker stands.
@@ -105,6 +109,8 @@ impl Siege {
     pub(crate) fn begin(plan: &Plan) -> Self {
         // Another siege that was lost says so itself.
         let ground = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: all, maximum: all }).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["gateway.test".to_owned()]).unwrap();
         fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
@@ -168,7 +174,7 @@ impl Siege {
                         (attack.wage)(front, number);
                     });
                 }
-                attacked.extend(self.bystanders.measure(ATTACK, || peak = peak.max(self.held().memory)));
+                attacked.extend(self.bystanders.measure(attack.lasts, || peak = peak.max(self.held().memory)));
                 front.over.store(true, Relaxed);
             });
             repelled += front.repelled.load(Relaxed);
@@ -213,12 +219,12 @@ impl Drop for Siege {
 }
 
 fn file(plan: &Plan, calm: &str) -> String {
-    let Plan { server, keys, route, .. } = plan;
+    let Plan { server, keys, route, handshake, .. } = plan;
     format!(
         r#"{keys}
 gateway.workers = 2
 log = {{ sessions = "off", format = "text" }}
-defaults.timeouts = {{ handshake = "1s", close = "1s", stall = "1s" }}
+defaults.timeouts = {{ handshake = "{handshake}", close = "1s", stall = "1s" }}
 [[listener]]
 address = "127.0.0.1:0"
 [[listener]]

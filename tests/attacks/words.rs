@@ -1,5 +1,5 @@
 //! Hostile configuration files: the operator's own hand, or what a broken tool left there.
-use super::siege::{Attack, Plan, Siege};
+use super::siege::{ATTACK, Attack, Plan, Siege};
 use rustix::process::Signal;
 use std::{fs, thread, time::Duration};
 
@@ -52,6 +52,7 @@ fn hostile_configuration_files_are_refused_and_change_nothing() {
             fs::write(&place, &good).unwrap();
         },
         memory: 256 << 20,
+        lasts: ATTACK,
     };
     assert!(siege.survives("hostile files", &attack) > 10);
 }
