@@ -23,8 +23,11 @@ use std::{
 
 const GUIDE: &str = "docs/migrating.md";
 
+/// Finds the directives of a snippet.
+type Directives = fn(&str) -> BTreeSet<String>;
+
 /// The programs with a section of their own: its name, the language of its snippets, and what their directives are.
-const PROGRAMS: [(&str, &str, fn(&str) -> BTreeSet<String>); 4] = [
+const PROGRAMS: [(&str, &str, Directives); 4] = [
     ("nginx", "nginx", nginx_directives),
     ("HAProxy", "haproxy", haproxy_directives),
     ("Traefik", "yaml", yaml_keys),
