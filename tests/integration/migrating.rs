@@ -110,7 +110,7 @@ fn at_home(mut config: Config, auth: SocketAddr) -> Config {
     config.listeners[0].address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
     config.listeners[0].tls = None;
     for upstream in &mut config.upstreams {
-        upstream.ca = None;
+        (upstream.ca, upstream.check) = (None, None);
         upstream.servers.truncate(1);
         upstream.servers[0].address = BackendAddress::Echo;
     }
