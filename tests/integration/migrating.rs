@@ -23,8 +23,11 @@ use std::{
 
 const GUIDE: &str = "docs/migrating.md";
 
+/// Finds the directives of a snippet.
+type Directives = fn(&str) -> BTreeSet<String>;
+
 /// The programs with a section of their own: its name, the language of its snippets, and what their directives are.
-const PROGRAMS: [(&str, &str, fn(&str) -> BTreeSet<String>); 4] = [
+const PROGRAMS: [(&str, &str, Directives); 4] = [
     ("nginx", "nginx", nginx_directives),
     ("HAProxy", "haproxy", haproxy_directives),
     ("Traefik", "yaml", yaml_keys),
@@ -107,7 +110,7 @@ fn at_home(mut config: Config, auth: SocketAddr) -> Config {
     config.listeners[0].address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
     config.listeners[0].tls = None;
     for upstream in &mut config.upstreams {
-        upstream.ca = None;
+        (upstream.ca, upstream.check) = (None, None);
         upstream.servers.truncate(1);
         upstream.servers[0].address = BackendAddress::Echo;
     }
