@@ -52,9 +52,11 @@ impl Chooser {
         let Patience { began, options } = asking.patience;
         let now = Instant::now();
         let (mut due, mut backups, mut alone) = (Vec::new(), Vec::new(), None::<(Instant, usize)>);
-        for (index, backend) in backends.iter().enumerate().filter(|&(index, backend)| {
-            !asking.tried[index] && !backend.drained() && !(asking.burden == Burden::Session && backend.full())
-        }) {
+        for (index, backend) in backends.iter().enumerate() {
+            let full = asking.burden == Burden::Session && backend.full();
+            if asking.tried[index] || backend.drained() || full {
+                continue;
+            }
             match backend.health.alone_until(now) {
                 None if backend.share().backup => backups.push(index),
                 None => due.push(index),
