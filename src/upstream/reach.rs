@@ -62,6 +62,7 @@ impl Upstream {
         ends: Option<&Ends>,
         mut kept: impl FnMut(&Arc<Backend>) -> Option<T>,
     ) -> Result<Reached<T>, OpenError> {
+        self.look_up(options.connect).await;
         let (backends, patience) = (self.backends(), Patience { began: Instant::now(), options });
         let mut tried = vec![false; backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
