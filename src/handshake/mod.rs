@@ -152,6 +152,7 @@ impl Edge {
 }
 
 /// What became of a connection.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made; a box would be one more allocation")]
 pub enum Received {
     Session(Opening),
     /// Plain requests are asked on it, which may go on for as long as their client likes.

@@ -5,11 +5,12 @@ mod hello;
 mod path;
 mod server_tls;
 mod stream;
+mod tls_facts;
 mod tune;
 mod wire;
 
 pub(crate) use path::bind_without_port;
-pub use server_tls::{RecordRoom, ServerConfigs, TlsFacts, note_server_name};
+pub use server_tls::{RecordRoom, ServerConfigs};
 pub use stream::{ServerTlsStream, Socket, Stream};
 pub use tune::{Backstop, tune};
 
@@ -23,6 +24,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
+pub use tls_facts::{TlsFacts, note_server_name};
 use tokio::io::AsyncWrite;
 use wire::Wire;
 

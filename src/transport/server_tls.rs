@@ -1,12 +1,15 @@
 //! TLS on client legs: rustls' unbuffered interface over the worker's room for records, so that an idle leg owns no buffer.
 
-use super::{hello::prefers_chacha, wire::Wire};
+use super::{
+    hello::prefers_chacha,
+    tls_facts::{TlsFacts, noted_server_name},
+    wire::Wire,
+};
 use rustls::{
     Error, ProtocolVersion, ServerConfig,
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic},
 };
-use rustls_pki_types::CertificateDer;
 use std::{
     cell::RefCell,
     io,
@@ -37,29 +40,6 @@ impl Default for RecordRoom {
     fn default() -> Self {
         Self(Rc::new(RefCell::new(vec![0; 256 * 1024].into_boxed_slice())))
     }
-}
-
-/// What a TLS handshake with a client told.
-#[derive(Clone, Debug)]
-pub struct TlsFacts {
-    /// `TLSv1.3` or `TLSv1.2`.
-    pub version: &'static str,
-    /// Its IANA name.
-    pub cipher: &'static str,
-    /// The server's name that the client asked for.
-    pub name: Option<Box<str>>,
-    /// The client's certificate, if it was asked for one and has one; it was verified.
-    pub certificate: Option<CertificateDer<'static>>,
-}
-
-thread_local! {
-    /// The name asked for by the ClientHello that this thread takes in.
-    static ASKED: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
-}
-
-/// To be told by whoever chooses a certificate: rustls tells the name to nobody else.
-pub fn note_server_name(name: Option<&str>) {
-    ASKED.replace(name.map(Into::into));
 }
 
 /// What a listener offers, in two orders of preference.
@@ -172,19 +152,7 @@ impl ServerTls {
 
     /// What the handshake told, once it is over; the name but once.
     pub(super) fn facts(&mut self) -> TlsFacts {
-        let version = self.connection.protocol_version().and_then(|version| version.as_str());
-        let cipher = self.connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-        let certificate = self.connection.peer_certificates().and_then(<[_]>::first).cloned();
-        TlsFacts {
-            version: match version {
-                Some("TLSv1_3") => "TLSv1.3",
-                Some("TLSv1_2") => "TLSv1.2",
-                Some(_) | None => "",
-            },
-            cipher: cipher.unwrap_or_default(),
-            name: self.name.take(),
-            certificate: certificate.map(CertificateDer::into_owned),
-        }
+        TlsFacts::of(&self.connection, self.name.take())
     }
 
     /// Whether another read finds only what comes from the socket.
@@ -316,7 +284,7 @@ impl ServerTls {
             full.then(|| Error::General("message buffer full".into()))
         });
         if !shaken {
-            self.name = ASKED.take().or_else(|| self.name.take());
+            self.name = noted_server_name().or_else(|| self.name.take());
         }
         if !shaken && !self.connection.is_handshaking() && self.sent == 0 {
             // In TLS 1.3 the client has had all that it waits for: what is left is a ticket.

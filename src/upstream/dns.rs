@@ -1,10 +1,10 @@
 //! Asks the DNS which addresses a name has, and for how long that is good (RFC 1035; SRV: RFC 2782).
-use super::{BackendAddress, resolve};
+use super::{BackendAddress, dns_runtime::Runtime, resolve};
 use futures_util::future::join_all;
 use hickory_resolver::{
-    TokioResolver,
+    Resolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
-    net::{NetError, runtime::TokioRuntimeProvider},
+    net::NetError,
     proto::rr::{RData, rdata::SRV},
 };
 use std::{
@@ -103,15 +103,15 @@ impl Dns {
     }
 
     /// A new one each time: then `resolv.conf` is read anew, and nothing outlives the runtime it was made on.
-    fn resolver(&self) -> Result<TokioResolver, String> {
+    fn resolver(&self) -> Result<Resolver<Runtime>, String> {
         let mut builder = match self.server {
-            None => TokioResolver::builder_tokio().map_err(told)?,
+            None => Resolver::builder(Runtime::default()).map_err(told)?,
             Some(server) => {
                 let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
                 connections.iter_mut().for_each(|connection| connection.port = server.port());
                 let servers = vec![NameServerConfig::new(server.ip(), true, connections)];
                 let config = ResolverConfig::from_name_servers(servers);
-                let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+                let mut builder = Resolver::builder_with_config(config, Runtime::default());
                 builder.options_mut().use_hosts_file = ResolveHosts::Never;
                 builder
             }

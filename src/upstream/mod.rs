@@ -8,6 +8,7 @@ mod choose;
 mod connect;
 mod dials;
 mod dns;
+mod dns_runtime;
 mod echo;
 mod fate;
 mod handshake;
