@@ -38,6 +38,8 @@ pub struct Transport {
     /// What the relay got from it, up to the first mistake.
     pub received: Wire,
     mistaken: bool,
+    /// Bytes at the beginning of what comes in that the relay has been told of already.
+    told: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,7 @@ impl Transport {
             sent: Wire::new(!client, deflate),
             received: Wire::new(client, deflate),
             mistaken: false,
+            told: 0,
         }
     }
 }
@@ -193,7 +196,7 @@ impl Shell {
                 // It comes again, before what is still to come.
                 let transport = &mut self.transports[side];
                 transport.told += rest.len();
-                rest.iter().rev().for_each(|byte| transport.incoming.push_front(*byte));
+                transport.incoming.splice(0..0, rest.iter().copied());
                 break;
             }
             assert!(step.used > 0 && step.pass.end <= step.used, "{step:?} of {}", rest.len());
