@@ -109,12 +109,6 @@ impl RequestBody {
         Self { inner, upload: Rc::new(upload), pace: Pace::new(stall, pace), ledger }
     }
 
-    /// A body that is none, for a request that is asked again.
-    pub(crate) fn empty(upload: &Rc<Upload>, ledger: Rc<Ledger>) -> Self {
-        upload.step.set(Step::Passed(Instant::now()));
-        Self { inner: None, upload: Rc::clone(upload), pace: Pace::new(None, None), ledger }
-    }
-
     pub(crate) fn upload(&self) -> Rc<Upload> {
         Rc::clone(&self.upload)
     }

@@ -28,7 +28,7 @@ use std::{
 };
 use tokio::time::{Instant, sleep_until};
 
-/// How long a connection may have been idle that is given a request which must not be asked twice.
+/// How long a connection may have been idle that is given a request which its client may not simply ask again.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// A request for the backends of a route.
@@ -107,18 +107,18 @@ enum Broken {
     Silent(Duration),
 }
 
-/// Asks a backend. A kept connection that turns out to be closed before anything was sent on it is replaced by another; one that
-/// ends without an answer is so, too, if the request may be asked twice (RFC 9110 section 9.2.2) and has no body.
+/// Asks a backend. A kept connection that turns out to be closed before anything was sent on it is replaced by another. What was
+/// sent is never repeated: RFC 9110 section 9.2.2 would let a GET be, but old services do things on a GET, too.
 /// Dropping the future ends the connection.
 ///
 /// # Errors
 /// No answer came that could pass.
 pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>, Failure> {
     let Asked { route, head, affinity, secure, body, connections, ledger, due } = asked;
-    let (config, upload, twice) = (&route.config, body.upload(), repeatable(&head, &body));
+    let (config, upload) = (&route.config, body.upload());
     let options = &config.options;
     let trailers = has_token(&head.headers, &TE, "trailers") && head.method != Method::HEAD;
-    let mut fresh = if twice { Duration::MAX } else { FRESH };
+    let mut fresh = if repeatable(&head, &body) { Duration::MAX } else { FRESH };
     let ends = head.extensions.get::<Ends>().copied();
     let (mut head, mut body) = (Some(head), Some(body));
     loop {
@@ -159,9 +159,6 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
         fresh = Duration::ZERO;
         match broken {
             Broken::Unsent(unsent) if old => body = Some(unsent),
-            Broken::Error(error) if old && twice && !error.is_parse() => {
-                body = Some(RequestBody::empty(&upload, Rc::clone(&ledger)));
-            }
             Broken::Unsent(_) => return Err(Failure::Closed { backend: name(backend) }),
             Broken::Error(error) => {
                 if let Some(error) = upload.failed() {
@@ -183,7 +180,7 @@ async fn opened(stream: Stream, header: usize, backend: &Backend) -> Result<Conn
     Box::pin(Connection::open(stream, header)).await.map_err(|error| Failure::Broke { backend: name(backend), error })
 }
 
-/// Whether it does no harm to ask twice.
+/// Whether its client may ask again (RFC 9110 section 9.2.2).
 fn repeatable(head: &Parts, body: &RequestBody) -> bool {
     head.method.is_idempotent() && body.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING)
 }

@@ -1,5 +1,27 @@
-//! What a TLS client prefers, seen in its first words before rustls parses them.
-use rustls::CipherSuite;
+//! What a TLS client prefers, seen in its first words before rustls parses them, and what it is offered.
+use rustls::{CipherSuite, ServerConfig};
+use std::sync::Arc;
+
+/// What a listener offers, in two orders of preference.
+#[derive(Clone, Debug)]
+pub struct ServerConfigs {
+    pub(super) ours: Arc<ServerConfig>,
+    pub(super) theirs: Arc<ServerConfig>,
+}
+
+impl ServerConfigs {
+    /// Prefers cipher suites in the order of `config`, but for clients that would have ChaCha20 before all others: they have
+    /// no AES instructions, and get what they prefer.
+    #[must_use]
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        let with = |ignore_client_order| {
+            let mut config = (*config).clone();
+            config.ignore_client_order = ignore_client_order;
+            Arc::new(config)
+        };
+        Self { ours: with(true), theirs: with(false) }
+    }
+}
 
 /// Whether the first cipher suite that a ClientHello names is ChaCha20: so does a device without AES instructions.
 ///

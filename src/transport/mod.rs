@@ -9,8 +9,9 @@ mod tls_facts;
 mod tune;
 mod wire;
 
+pub use hello::ServerConfigs;
 pub(crate) use path::bind_without_port;
-pub use server_tls::{RecordRoom, ServerConfigs};
+pub use server_tls::RecordRoom;
 pub use stream::{ServerTlsStream, Socket, Stream};
 pub use tune::{Backstop, tune};
 

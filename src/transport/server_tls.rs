@@ -1,7 +1,7 @@
 //! TLS on client legs: rustls' unbuffered interface over the worker's room for records, so that an idle leg owns no buffer.
 
 use super::{
-    hello::prefers_chacha,
+    hello::{ServerConfigs, prefers_chacha},
     tls_facts::{TlsFacts, noted_server_name},
     wire::Wire,
 };
@@ -39,27 +39,6 @@ pub struct RecordRoom(Rc<RefCell<Box<[u8]>>>);
 impl Default for RecordRoom {
     fn default() -> Self {
         Self(Rc::new(RefCell::new(vec![0; 256 * 1024].into_boxed_slice())))
-    }
-}
-
-/// What a listener offers, in two orders of preference.
-#[derive(Clone, Debug)]
-pub struct ServerConfigs {
-    ours: Arc<ServerConfig>,
-    theirs: Arc<ServerConfig>,
-}
-
-impl ServerConfigs {
-    /// Prefers cipher suites in the order of `config`, but for clients that would have ChaCha20 before all others: they have
-    /// no AES instructions, and get what they prefer.
-    #[must_use]
-    pub fn new(config: Arc<ServerConfig>) -> Self {
-        let with = |ignore_client_order| {
-            let mut config = (*config).clone();
-            config.ignore_client_order = ignore_client_order;
-            Arc::new(config)
-        };
-        Self { ours: with(true), theirs: with(false) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Streams during the opening handshake: what hyper and tokio-rustls read and write.
 use super::{
-    server_tls::{RecordRoom, ServerConfigs, ServerTls},
+    hello::ServerConfigs,
+    server_tls::{RecordRoom, ServerTls},
     tls_facts::TlsFacts,
     wire::Wire,
 };

@@ -369,7 +369,7 @@ fn a_body_that_waits_for_a_word_gets_it_once_a_backend_is_there() {
 }
 
 #[test]
-fn what_may_be_asked_twice_is_and_nothing_else() {
+fn what_was_sent_is_never_asked_twice() {
     // Each connection answers once, and ends with the second request unanswered.
     let (sender, heads) = channel();
     let sender = Mutex::new(sender);
@@ -391,13 +391,12 @@ fn what_may_be_asked_twice_is_and_nothing_else() {
         client.send(&vec![b'x'; length]);
         status(&client.head())
     };
-    assert_eq!(ask("GET", 0), 200);
-    // The kept connection ends under it; a new one answers.
-    assert_eq!(ask("GET", 0), 200);
-    assert_eq!(heads.try_iter().count(), 3);
-    // That one was kept, too. The request left, and must not be repeated.
-    assert_eq!(ask("POST", 0), 502);
-    assert_eq!(heads.try_iter().count(), 1);
+    for method in ["GET", "POST"] {
+        assert_eq!(ask(method, 0), 200);
+        // The kept connection ends under it. The request left, and must not be repeated.
+        assert_eq!(ask(method, 0), 502);
+        assert_eq!(heads.try_iter().count(), 2);
+    }
 }
 
 #[test]
