@@ -121,9 +121,9 @@ impl Time for Clock {
         Box::pin(sleep(duration))
     }
 
-    fn timeout<'a, F: Future + Send + 'static>(duration: Duration, future: F) -> Doing<'a, io::Result<F::Output>>
+    fn timeout<'a, F>(duration: Duration, future: F) -> Doing<'a, io::Result<F::Output>>
     where
-        F: 'a,
+        F: Future + Send + 'static + 'a,
     {
         Box::pin(async move { timeout(duration, future).await.map_err(|_| io::ErrorKind::TimedOut.into()) })
     }
