@@ -7,11 +7,16 @@ const [url, transport] = process.argv.slice(2);
 const socket = io(url, { ...(transport && { transports: [transport] }), reconnection: false, withCredentials: true });
 const large = 'x'.repeat(300_000);
 socket.on('connect_error', (error) => say({ event: 'error', text: String(error) }));
+// As soon as the transport stands: on a fast path the upgrade is over before the namespace is connected.
+let first;
+const upgraded = new Promise((resolve) =>
+  socket.io.once('open', () => {
+    first = socket.io.engine.transport.name;
+    if (transport) resolve();
+    else socket.io.engine.once('upgrade', resolve);
+  }),
+);
 socket.on('connect', async () => {
-  const first = socket.io.engine.transport.name;
-  const upgraded = transport
-    ? Promise.resolve()
-    : new Promise((resolve) => socket.io.engine.once('upgrade', resolve));
   const early = await socket.emitWithAck('ask', 'early');
   await upgraded;
   const late = await socket.emitWithAck('ask', large);
