@@ -13,7 +13,7 @@
 //! limits → [`handshake`] makes it an upgrade request for a [`route`], or a 4xx → [`upstream`] picks a backend,
 //! dials, shakes hands, fails over → 101. The client gets its 101 only after the backend gave one.
 //!
-//! A plain HTTP request, where a route takes such, leaves that path at its route: [`http`](crate::http) passes it to a backend over a kept
+//! A plain HTTP request, where a route takes such, leaves that path at its route: [`http`](mod@http) passes it to a backend over a kept
 //! connection and streams the answer back.
 //!
 //! # The rings
@@ -27,7 +27,7 @@
 //! | [`session`], [`transport`] | one task per session: sockets, timer, verdict | HTTP, configuration files |
 //! | [`metrics`] | what workers count, and the text of it | IO but of `/proc`, HTTP, configuration files |
 //! | [`pem`], [`tasks`], [`pacing`] | files, tasks and turns that several of the next need | all of the next |
-//! | [`handshake`], [`http`](crate::http), [`listener`], [`upstream`], [`route`] | from an accepted connection to a session, or to the answer of a plain request | frames |
+//! | [`handshake`], [`http`](mod@http), [`listener`], [`upstream`], [`route`] | from an accepted connection to a session, or to the answer of a plain request | frames |
 //! | [`access`] | who may come in: addresses, rates | routes, backends, frames |
 //! | [`probe`] | asks any WebSocket service what is on its path | sessions, configuration |
 //! | [`config`] | `gateway.toml`: everything it says, checked, typed | what is done with it |
