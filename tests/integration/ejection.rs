@@ -58,6 +58,7 @@ fn a_frozen_backend_is_found_its_clients_are_told_apart_and_it_thaws() {
     let (other, _ends) = Backend::reader();
     let toml = format!(
         "gateway.drain.spread = \"1200ms\"\n\
+         defaults.timeouts.close = \"1s\"\n\
          defaults.heartbeat.client.ping_interval = \"off\"\n\
          defaults.heartbeat.upstream = {{ ping_interval = \"200ms\", ping_timeout = \"1s\" }}\n\
          [[route]]\nname = \"all\"\nupstream = \"pool\"\n\
