@@ -15,7 +15,9 @@ use crate::upstream::{UpstreamTlsError, trusting};
 use basic::{Basic, NotIn};
 use client::Client;
 use forward::{Forward, NoAnswer, Said};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::AUTHORIZATION, uri::PathAndQuery,
+};
 use hyper::body::Incoming;
 use std::{net::IpAddr, path::PathBuf};
 
@@ -93,6 +95,11 @@ impl Guard {
     /// Whether the lists let an address in: the cheapest question comes first.
     pub(crate) fn admits(&self, client: Option<IpAddr>) -> bool {
         self.addresses.admit(client)
+    }
+
+    /// Whether it may be a guess at a password, since a wrong one is refused.
+    pub(crate) fn may_guess(&self, headers: &HeaderMap) -> bool {
+        self.basic.is_some() && headers.contains_key(AUTHORIZATION)
     }
 
     /// Asks for the password, then the service. `told` are the headers that the service is sent: made only if it is asked.

@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -78,15 +78,32 @@ impl Rates {
     /// # Errors
     /// The limit that it would pass. Who is refused for its address is not counted among all.
     pub fn take(&self, counted: Counted, client: Option<IpAddr>, now: Instant) -> Result<(), TooMany> {
-        let pair = match counted {
-            Counted::Handshakes => &self.handshakes,
-            Counted::Sessions => &self.sessions,
-        };
-        let now = nanos(now.saturating_duration_since(self.start));
+        let (pair, now) = (self.pair(counted), self.nanos(now));
         if let Some(client) = client {
             pair.each.take(key(client), now).map_err(|wait| TooMany { counted, one_address: true, wait })?;
         }
         pair.all.take(now).map_err(|wait| TooMany { counted, one_address: false, wait })
+    }
+
+    /// Whether one more from its address would pass, which is not counted.
+    ///
+    /// # Errors
+    /// The limit for one address, which it would pass.
+    pub fn allow(&self, counted: Counted, client: Option<IpAddr>, now: Instant) -> Result<(), TooMany> {
+        let (pair, now) = (self.pair(counted), self.nanos(now));
+        let Some(client) = client else { return Ok(()) };
+        pair.each.allow(key(client), now).map_err(|wait| TooMany { counted, one_address: true, wait })
+    }
+
+    fn pair(&self, counted: Counted) -> &Pair {
+        match counted {
+            Counted::Handshakes => &self.handshakes,
+            Counted::Sessions => &self.sessions,
+        }
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.start))
     }
 }
 
@@ -171,6 +188,13 @@ impl AddressLimiter {
         }
         self.table.get_or_init(Table::default).with(key, |due| self.bounds.next(due, now))
     }
+
+    fn allow(&self, key: u64, now: u64) -> Result<(), Duration> {
+        match self.table.get() {
+            Some(table) if !self.bounds.off() => self.bounds.next(table.due(key), now).map(drop),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// When addresses are due, in memory of a fixed size.
@@ -198,11 +222,22 @@ impl Default for Table {
 }
 
 impl Table {
+    /// What is known of an address, zero if that is nothing.
+    fn due(&self, key: u64) -> u64 {
+        let (sets, place) = self.set(key);
+        sets[place].iter().find(|due| due.key == key).map_or(0, |due| due.at)
+    }
+
+    /// The place of an address among the sets that share its lock.
+    fn set(&self, key: u64) -> (MutexGuard<'_, Vec<Set>>, usize) {
+        let place = usize::try_from(self.hasher.hash_one(key) % (SETS as u64)).unwrap_or(0);
+        (self.locks[place % LOCKS].lock().unwrap_or_else(PoisonError::into_inner), place / LOCKS)
+    }
+
     /// Lets `next` replace what is known of an address, zero if that is nothing.
     fn with(&self, key: u64, next: impl FnOnce(u64) -> Result<u64, Duration>) -> Result<(), Duration> {
-        let place = usize::try_from(self.hasher.hash_one(key) % (SETS as u64)).unwrap_or(0);
-        let mut sets = self.locks[place % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
-        let set = &mut sets[place / LOCKS];
+        let (mut sets, place) = self.set(key);
+        let set = &mut sets[place];
         let known = set.iter().position(|due| due.key == key && due.at > 0);
         let due = next(known.map_or(0, |way| set[way].at))?;
         let least = || (0..WAYS).min_by_key(|way| set[*way].at).unwrap_or(0);
@@ -273,6 +308,18 @@ mod tests {
         assert_eq!(passed(&rates, None, now), 100);
         let refused = rates.take(Counted::Handshakes, client("192.0.2.1"), now).unwrap_err();
         assert!(refused.one_address && refused.wait == Duration::from_secs(30), "{refused:?}");
+    }
+
+    #[test]
+    fn to_ask_whether_one_would_pass_counts_nothing() {
+        let (rates, now) = limited(RatesConfig { handshakes_per_address: rate(1, 60), ..RatesConfig::default() });
+        let one = client("192.0.2.1");
+        assert!((0..10).all(|_| rates.allow(Counted::Handshakes, one, now).is_ok()));
+        assert_eq!(passed(&rates, one, now), 1);
+        assert_eq!(rates.allow(Counted::Handshakes, one, now), rates.take(Counted::Handshakes, one, now));
+        assert!(rates.allow(Counted::Handshakes, one, now).is_err());
+        assert!(rates.allow(Counted::Handshakes, client("192.0.2.2"), now).is_ok());
+        assert!(rates.allow(Counted::Sessions, one, now).is_ok());
     }
 
     #[test]

@@ -46,17 +46,24 @@ pub(super) enum Entry {
 /// What such an answer is counted as.
 pub(super) const ANSWERED: HandshakeResult = HandshakeResult::AuthRefused;
 
-/// The same for a plain request. The rates are those of sessions: a page asks for more than they would allow.
-pub(super) async fn check_plain(route: &Route, caller: &Caller<'_>) -> Result<Entry, Refusal> {
-    let asked = Asked {
-        client: caller.provenance.client,
-        method: caller.method,
-        target: caller.target,
-        headers: caller.headers,
-    };
-    match route.guard.check(&asked, || caller.told()).await.map_err(Refusal::Entry)? {
-        Decision::Answered(answer) => Ok(Entry::Answered(passed_on(answer))),
-        Decision::Granted(granted) => Ok(Entry::Granted(granted)),
+/// The same for a plain request. The rates are those of sessions: a page asks for more than they would allow. But a wrong
+/// password counts as a handshake, and who guessed too often has to wait, as with handshakes.
+pub(super) async fn check_plain(route: &Route, rates: &Rates, caller: &Caller<'_>) -> Result<Entry, Refusal> {
+    let client = caller.provenance.client;
+    let may_guess = route.guard.may_guess(caller.headers);
+    if may_guess && route.guard.admits(client) {
+        rates.allow(Counted::Handshakes, client, caller.now).map_err(Refusal::Rate)?;
+    }
+    let asked = Asked { client, method: caller.method, target: caller.target, headers: caller.headers };
+    match route.guard.check(&asked, || caller.told()).await {
+        Ok(Decision::Answered(answer)) => Ok(Entry::Answered(passed_on(answer))),
+        Ok(Decision::Granted(granted)) => Ok(Entry::Granted(granted)),
+        Err(refusal) => {
+            if may_guess && let NotLetIn::Credentials(_) = &refusal {
+                rates.take(Counted::Handshakes, client, caller.now).map_err(Refusal::Rate)?;
+            }
+            Err(Refusal::Entry(refusal))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The opening handshake: from a connected stream to a session's `Opening`, or an HTTP refusal.
 mod access;
 pub mod admission;
+mod attend;
 mod crowd;
 mod edits;
 mod farewell;
@@ -23,34 +24,33 @@ mod words;
 use crate::{
     http::{Connections, Report, framing::Watched},
     listener::{Peer, accept::Connection, tls::Acceptor, trust::Trust},
-    metrics::{HandshakeResult, TlsResult, WorkerMeter},
+    metrics::{TlsResult, WorkerMeter},
     otel::Arrival,
     route::{PlainHttp, RouteOptions, Router},
-    session::{Opened, Opening},
+    session::Opening,
     transport::{Socket, Stream},
     upstream::Upstream,
 };
 use admission::Admission;
-use http::StatusCode;
+use attend::{Attended, attend, conclude};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use refusals::{Refusals, RefusedHandshake};
-use service::{Upgrade, Visit};
-use silent::{Part, Silent};
+use service::Visit;
+use silent::Silent;
 use spelling::Spelled;
 use std::{
     cell::RefCell,
-    future::{Future, pending, poll_fn},
+    future::{Future, pending},
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, sleep_until},
+    time::Instant,
 };
 
 /// hyper's smallest read buffer; `limits.header` may be less.
@@ -129,7 +129,7 @@ impl Edge {
         *self.leaving.borrow() || self.admission.draining()
     }
 
-    /// Places for opening handshakes run out: the connection that has asked for nothing for longest gives its own up.
+    /// Places for opening handshakes run out: a connection that has asked for nothing gives its own up.
     pub fn shed(&self) {
         self.silent.shed();
     }
@@ -183,6 +183,7 @@ pub fn receive<'a>(
     Box::pin(async move {
         let Connection { mut socket, peer, slot } = connection;
         let mut arrival = Arrival::now();
+        let address = service::peer_address(&peer);
         let greeted = async {
             let mut peer = introduction::introduced(&mut socket, peer, edge).await?;
             let stream = match tls {
@@ -198,7 +199,7 @@ pub fn receive<'a>(
             };
             Some((stream, peer))
         };
-        let Some((stream, peer)) = edge.silent.unless_asked(greeted).await else { return Received::Nothing };
+        let Some((stream, peer)) = edge.silent.unless_asked(address, greeted).await else { return Received::Nothing };
         let received = begin(stream, peer, edge, arrival).await;
         drop(slot);
         received
@@ -287,121 +288,4 @@ async fn begin(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) ->
         Some(opening) => Received::Session(opening),
         None => Received::Nothing,
     }
-}
-
-/// How the serving of a connection came to an end, or to a turn.
-enum Attended {
-    /// hyper is done with it.
-    Ended(hyper::Result<()>),
-    /// A deadline was not kept.
-    Late,
-    /// It has asked for nothing, and another needs its place.
-    Shed,
-    /// A plain request goes to a backend.
-    Settled,
-}
-
-/// Serves a connection by `poll` until that is done or a deadline passes, or its first plain request goes to a backend, if it is
-/// to be handed over then. `leave`, if there is such, resolves when the connection is to end with the answer under way: then
-/// `poll` is told so once.
-async fn attend(
-    visit: &Visit,
-    hand_over: bool,
-    leave: impl Future<Output = ()>,
-    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
-) -> Attended {
-    let mut leave = pin!(leave);
-    let mut left = hand_over;
-    let mut alarm = pin!(sleep_until(visit.deadline().unwrap_or_else(Instant::now)));
-    let mut part = Part::default();
-    poll_fn(|cx| {
-        let leaves = !left && leave.as_mut().poll(cx).is_ready();
-        left |= leaves;
-        if let Poll::Ready(ended) = poll(cx, leaves) {
-            return Poll::Ready(Attended::Ended(ended));
-        }
-        if hand_over && visit.plain.settled() {
-            return Poll::Ready(Attended::Settled);
-        }
-        if part.gives_way(&visit.edge.silent, visit.waits_for_head(), cx) {
-            return Poll::Ready(Attended::Shed);
-        }
-        let Some(deadline) = visit.deadline() else { return Poll::Pending };
-        // The alarm of an earlier deadline stays: mostly all is over before it rings.
-        if alarm.deadline() > deadline {
-            alarm.as_mut().reset(deadline);
-        }
-        while alarm.as_mut().poll(cx).is_ready() {
-            if alarm.deadline() >= deadline {
-                return Poll::Ready(Attended::Late);
-            }
-            alarm.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// What becomes of a connection that hyper serves no longer. `None`: no session; what was refused was logged.
-async fn conclude(attended: Attended, visit: &Visit, stream: Stream, read_buf: &[u8]) -> Option<Opening> {
-    match (attended, visit.take_upgrade()) {
-        (Attended::Ended(Ok(())), Some(upgrade)) => {
-            upgrade.facts.meter.handshakes().accepted(upgrade.asked.elapsed());
-            return Some(opening(stream, read_buf, upgrade));
-        }
-        (_, Some(upgrade)) => {
-            drop(stream);
-            upgrade.facts.meter.handshakes().count(HandshakeResult::ClientLeft);
-            tracing::debug!("the client left between the backend's 101 and its own");
-            farewell::to_backend(upgrade).await;
-        }
-        (Attended::Ended(ended), None) => {
-            if let Err(error) = ended {
-                explain(&error, visit);
-            }
-            farewell::to_client(stream).await;
-        }
-        (Attended::Shed, None) => {
-            let cause = "no request head was complete when its place was needed for a newer connection".into();
-            visit.record(HandshakeResult::HeadTimeout, None, cause);
-        }
-        (Attended::Late | Attended::Settled, None) if visit.waits_for_head() => {
-            let cause = "the request head was not complete within `timeouts.handshake`".into();
-            visit.record(HandshakeResult::HeadTimeout, None, cause);
-            farewell::to_client(stream).await;
-        }
-        // Nothing was asked for a while.
-        (Attended::Late, None) if visit.plain.idle() => farewell::to_client(stream).await,
-        // It has not taken its answer in time, so it will not take a farewell.
-        (Attended::Late | Attended::Settled, None) => visit.plain.stalled(),
-    }
-    None
-}
-
-/// What came behind the request is copied out, as it would keep hyper's whole buffer alive.
-fn opening(stream: Stream, read_buf: &[u8], upgrade: Upgrade) -> Opening {
-    let Upgrade { upstream, deflate, facts, .. } = upgrade;
-    Opening { downstream: Opened { stream, early: read_buf.to_vec() }, upstream, deflate, facts }
-}
-
-/// Logs what hyper refused by itself.
-fn explain(error: &hyper::Error, visit: &Visit) {
-    let (result, status, cause) = if error.is_parse_too_large() {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let cause = "the request head is larger than `limits.header` or has over 100 headers".into();
-        (HandshakeResult::HeadTooLarge, Some(status), cause)
-    } else if error.is_parse_version_h2() {
-        (HandshakeResult::NotHttp, None, "HTTP/2 is not spoken here; WebSockets need HTTP/1.1".into())
-    } else if error.is_parse() {
-        (HandshakeResult::NotHttp, Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
-    } else if visit.plain.settled() {
-        tracing::debug!(%error, "a connection of plain requests ended early");
-        return;
-    } else if visit.busy() {
-        (HandshakeResult::ClientLeft, None, "the client left before it was answered".into())
-    } else {
-        tracing::debug!(%error, "a connection ended without a request");
-        return;
-    };
-    visit.record(result, status, cause);
 }

@@ -263,6 +263,6 @@ impl Visit {
             headers: &request.headers,
             now: Instant::now().into_std(),
         };
-        access::check_plain(route, &caller).await
+        access::check_plain(route, self.edge.admission.rates(), &caller).await
     }
 }

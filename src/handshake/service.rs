@@ -121,6 +121,11 @@ impl Visit {
         matches!(self.phase.get(), Phase::Head(_))
     }
 
+    /// Whether nothing is asked now: it may never ask, or not again.
+    pub(super) fn asks_nothing(&self) -> bool {
+        matches!(self.phase.get(), Phase::Head(_) | Phase::Answered(_)) && self.upgrade.borrow().is_none()
+    }
+
     /// Whether a request waits for its answer.
     pub(super) fn busy(&self) -> bool {
         matches!(self.phase.get(), Phase::Answering)
@@ -319,6 +324,6 @@ pub(super) fn peer_name(peer: &Peer) -> String {
     client_name(peer_address(peer))
 }
 
-fn peer_address(peer: &Peer) -> Option<IpAddr> {
+pub(super) fn peer_address(peer: &Peer) -> Option<IpAddr> {
     peer.address.map(|address| address.ip())
 }

@@ -36,7 +36,9 @@ pub struct Backend {
     seed: u64,
     terms: Mutex<Terms>,
     sessions: AtomicUsize,
-    proven: AtomicBool,
+    pub(super) proven: AtomicBool,
+    /// Whether it was found frozen, and answered no ping since.
+    pub(super) froze: AtomicBool,
     warned: AtomicBool,
     meter: Arc<BackendMeter>,
     turnstile: Mutex<Turnstile>,
@@ -99,6 +101,7 @@ impl Backend {
             address,
             sessions: AtomicUsize::new(0),
             proven: AtomicBool::new(false),
+            froze: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             turnstile: Mutex::default(),
             retired: AtomicBool::new(false),
@@ -162,11 +165,6 @@ impl Backend {
     #[must_use]
     pub fn proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
-    }
-
-    /// One of its sessions answered one of our pings.
-    pub fn prove(&self) {
-        self.proven.store(true, Ordering::Relaxed);
     }
 
     /// Whether no pool has it any more: its sessions are to end.

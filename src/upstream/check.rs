@@ -66,7 +66,10 @@ pub fn due(upstream: &Arc<Upstream>, spawn: impl Fn(Pin<Box<dyn Future<Output = 
             let upstream = Arc::clone(upstream);
             spawn(Box::pin(async move {
                 let check = upstream.config().check.as_ref();
-                guard.0.checked(run(&upstream, &guard.0).await, check);
+                match run(&upstream, &guard.0).await {
+                    Some(found) => guard.0.checked(found, check),
+                    None => guard.0.runs_again(),
+                }
             }));
         }
     }
@@ -81,19 +84,20 @@ impl Drop for Guard {
     }
 }
 
-/// One check of a backend, as its pool wants it. A frozen one is asked for a pong: its kernel takes connections.
-///
-/// # Errors
-/// What is wrong, for the log.
-async fn run(upstream: &Upstream, backend: &Backend) -> Result<(), String> {
+/// One check of a backend, as its pool wants it: what is wrong, for the log. A frozen one is asked for a pong, as its kernel takes
+/// connections. `None`: it runs, but has no WebSocket for us to ping.
+async fn run(upstream: &Upstream, backend: &Backend) -> Option<Result<(), String>> {
     let check = upstream.config().check.as_ref();
     if let Some(check) = check.filter(|_| !backend.health.frozen()) {
-        return once(upstream, backend, check).await;
+        return Some(once(upstream, backend, check).await);
     }
     let check = check.cloned().unwrap_or_else(|| CheckConfig::new(CheckKind::WebSocket));
     match Box::pin(answers(upstream, backend, &check)).await {
-        Outcome::Answers { .. } | Outcome::Refuses { .. } => Ok(()),
-        Outcome::Failed { step, cause } => Err(format!("{step}: {cause}")),
+        Outcome::Answers { .. } => Some(Ok(())),
+        Outcome::Refuses { unwell: false, .. } => None,
+        Outcome::Refuses { step, cause, unwell: true } | Outcome::Failed { step, cause } => {
+            Some(Err(format!("{step}: {cause}")))
+        }
     }
 }
 
@@ -108,7 +112,9 @@ pub async fn once(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -
             CheckKind::Http => get(upstream, backend, check).await,
             CheckKind::WebSocket => match Box::pin(answers(upstream, backend, check)).await {
                 Outcome::Answers { .. } => Ok(()),
-                Outcome::Refuses { step, cause } | Outcome::Failed { step, cause } => Err(format!("{step}: {cause}")),
+                Outcome::Refuses { step, cause, .. } | Outcome::Failed { step, cause } => {
+                    Err(format!("{step}: {cause}"))
+                }
             },
         }
     };

@@ -171,6 +171,17 @@ impl Health {
         }
     }
 
+    /// A frozen one runs, but there is no ping for it: the next handshake is to tell whether it thaws, one at a time.
+    pub(super) fn try_again(&self, now: Instant, fail_timeout: Duration) {
+        let mut state = self.lock();
+        if let State::Out { cause } = &*state
+            && cause.kind == Ejection::Frozen
+        {
+            let cause = cause.clone();
+            *state = State::Resting { cause, since: now, until: now, penalty: fail_timeout, tried: None };
+        }
+    }
+
     /// What a check is to find out: whether it thaws.
     pub(super) fn frozen(&self) -> bool {
         matches!(&*self.lock(), State::Out { cause } if cause.kind == Ejection::Frozen)
@@ -280,6 +291,25 @@ mod tests {
             assert_eq!(health.frozen(), kind == Ejection::Frozen);
             assert_eq!((health.checked(t0), health.checked(t0)), (Change::Up(kind), Change::None));
         }
+    }
+
+    #[test]
+    fn a_frozen_one_without_a_ping_to_answer_is_tried_by_one_handshake() {
+        let (health, t0) = (Health::default(), Instant::now());
+        health.try_again(t0, FAIL);
+        assert_eq!(health.alone_until(t0), None, "it is not frozen");
+        health.put_out(cause(Ejection::Frozen));
+        health.try_again(t0, FAIL);
+        assert_eq!(health.alone_until(t0), None);
+        health.claim(t0 + FAIL);
+        assert_eq!(health.alone_until(t0), Some(t0 + FAIL));
+        assert_eq!(fail(&health, t0, t0 + FAIL), Change::None);
+        assert!(health.alone_until(t0 + FAIL).is_some(), "it did not thaw");
+        let due = health.alone_until(t0 + FAIL).unwrap();
+        assert_eq!(health.succeeded(due), Change::Up(Ejection::Failed));
+        health.put_out(cause(Ejection::Frozen));
+        health.try_again(due, FAIL);
+        assert_eq!(health.succeeded(due), Change::Up(Ejection::Frozen));
     }
 
     #[test]

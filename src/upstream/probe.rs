@@ -31,8 +31,8 @@ pub struct Probe {
 pub enum Outcome {
     /// It answers: time to a connection (TLS too), from there to the 101, and from the ping to its pong.
     Answers { connect: Duration, handshake: Duration, ping: Duration },
-    /// It runs, but has no WebSocket for whoever asks so.
-    Refuses { step: &'static str, cause: String },
+    /// It runs, but has no WebSocket for whoever asks so. `unwell`: it says itself that it does not work (5xx).
+    Refuses { step: &'static str, cause: String, unwell: bool },
     /// It failed at a step, for this cause.
     Failed { step: &'static str, cause: String },
 }
@@ -58,7 +58,7 @@ impl fmt::Display for Probe {
                     "{name} answers: connected in {connect:.1?}, 101 after {handshake:.1?}, pong after {ping:.1?}"
                 )
             }
-            Outcome::Refuses { step, cause } | Outcome::Failed { step, cause } => {
+            Outcome::Refuses { step, cause, .. } | Outcome::Failed { step, cause } => {
                 write!(f, "{name} fails at {step}: {cause}")
             }
         }
@@ -91,7 +91,7 @@ async fn steps(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -> R
     let start = Instant::now();
     let stream = match handshake(backend, stream, check).await.map_err(|cause| ("handshake", cause))? {
         Shook::Hands(stream) => stream,
-        Shook::Head(cause) => return Ok(Outcome::Refuses { step: "handshake", cause }),
+        Shook::Head { cause, unwell } => return Ok(Outcome::Refuses { step: "handshake", cause, unwell }),
     };
     let handshake = start.elapsed();
 
@@ -114,7 +114,10 @@ async fn steps(upstream: &Upstream, backend: &Backend, check: &CheckConfig) -> R
 enum Shook {
     Hands((Stream, Vec<u8>)),
     /// An answer of HTTP, but no WebSocket.
-    Head(String),
+    Head {
+        cause: String,
+        unwell: bool,
+    },
 }
 
 async fn handshake(backend: &Backend, stream: Stream, check: &CheckConfig) -> Result<Shook, String> {
@@ -129,12 +132,15 @@ async fn handshake(backend: &Backend, stream: Stream, check: &CheckConfig) -> Re
         .map_err(|_| format!("no answer to the handshake within {}", seconds(within)))?;
     match shaken {
         Ok(Shaken::Accepted { stream, early, .. }) => Ok(Shook::Hands((stream, early))),
-        Ok(Shaken::Refused(response)) => Ok(Shook::Head(format!(
-            "it runs, but answers {} to a handshake on {}; sessions ask for their own path",
-            response.status(),
-            if path == "/" { backend.base_path() } else { path },
-        ))),
-        Err(error @ HandshakeError::Bad { .. }) => Ok(Shook::Head(error.to_string())),
+        Ok(Shaken::Refused(response)) => Ok(Shook::Head {
+            cause: format!(
+                "it runs, but answers {} to a handshake on {}; sessions ask for their own path",
+                response.status(),
+                if path == "/" { backend.base_path() } else { path },
+            ),
+            unwell: response.status().is_server_error(),
+        }),
+        Err(error @ HandshakeError::Bad { .. }) => Ok(Shook::Head { cause: error.to_string(), unwell: false }),
         Err(error @ (HandshakeError::Http { .. } | HandshakeError::Request { .. })) => Err(error.to_string()),
     }
 }

@@ -96,6 +96,7 @@ impl Backend {
         let cause = Cause { kind: Ejection::Frozen, words };
         match self.health.put_out(cause) {
             Change::Down(_) => {
+                self.froze.store(true, Ordering::Relaxed);
                 self.meter().ejected(Ejection::Frozen);
                 tracing::error!(
                     upstream = self.upstream,
@@ -108,6 +109,30 @@ impl Backend {
             }
             Change::None | Change::Up(_) => {}
         }
+    }
+
+    /// One of its sessions answered one of our pings.
+    pub fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+        if self.froze.load(Ordering::Relaxed) {
+            self.thaw();
+        }
+    }
+
+    /// It answered a ping: if it was frozen, it is not any more.
+    #[cold]
+    fn thaw(&self) {
+        self.froze.store(false, Ordering::Relaxed);
+        if self.health.frozen()
+            && let Change::Up(from) = self.health.checked(Instant::now())
+        {
+            self.returned(from);
+        }
+    }
+
+    /// A frozen one runs again, but has no WebSocket for us to ping: the handshake of a client is to tell, one at a time.
+    pub(super) fn runs_again(&self) {
+        self.health.try_again(Instant::now(), self.terms().fail_timeout);
     }
 
     /// A check found it well, or not. It takes as many in a row of either as `check` wants to change what is thought of it; to

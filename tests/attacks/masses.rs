@@ -1,19 +1,24 @@
 //! Attacks by number: connections that say nothing, and more of them than there are descriptors.
-use super::harness::Raw;
+use super::harness::{patient, request};
 use super::siege::{ATTACK, Attack, Front, Plan, Siege, is_ended, reach};
+use socket2::{Domain, Socket, Type};
 use std::{
-    io::Read,
-    net::TcpStream,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
+use tungstenite::WebSocket;
 
-/// Holds so many connections that say nothing; each that is ended is counted and replaced.
-fn loiter(front: &Front, count: usize) -> Vec<TcpStream> {
+/// Holds so many connections that say `first`, and nothing more; each that is ended is counted and replaced.
+fn loiter(front: &Front, count: usize, first: &[u8]) -> Vec<TcpStream> {
     let mut held: Vec<TcpStream> = Vec::new();
     while front.on() {
         while held.len() < count && front.on() {
-            let Some(stream) = reach(front.plain) else { break };
+            let Some(mut stream) = reach(front.plain) else { break };
+            if stream.write_all(first).is_err() {
+                break;
+            }
             held.push(stream);
         }
         held.retain_mut(|stream| {
@@ -30,39 +35,50 @@ fn loiter(front: &Front, count: usize) -> Vec<TcpStream> {
 
 /// The same, and nobody leaves: it is the gateway that must end them.
 fn stay(front: &Front, count: usize) {
-    for mut stream in loiter(front, count) {
+    for mut stream in loiter(front, count, b"") {
         if stream.read_to_end(&mut Vec::new()).is_ok() {
             front.repelled();
         }
     }
 }
 
+/// Somebody who comes in from an address of their own, which has time for its request: the silent ones are all from another.
+fn newcomer(gateway: SocketAddr) -> WebSocket<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).unwrap();
+    socket.connect(&gateway.into()).unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let (session, _) = tungstenite::client(format!("ws://{gateway}/calm"), patient(socket.into())).unwrap();
+    session
+}
+
 #[test]
 fn newcomers_get_past_thousands_that_say_nothing() {
     let siege = Siege::begin(&Plan { handshake: "10s", ..Plan::default() });
     let attack = Attack {
-        threads: 5,
+        threads: 4,
         wage: &|front, number| {
-            if number < 4 {
-                let mut held = loiter(front, 1_100);
-                for stream in &mut held {
-                    if is_ended(stream) {
-                        front.repelled();
-                    }
+            // Half of them are refused, and stay.
+            let refused = request("/nowhere", "");
+            let mut held = loiter(front, 1_100, if number < 2 { refused.as_bytes() } else { b"" });
+            for stream in &mut held {
+                if is_ended(stream) {
+                    front.repelled();
                 }
-                return;
-            }
-            while front.on() {
-                let begun = Instant::now();
-                drop(Raw::upgraded(front.plain, "/calm"));
-                assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-                thread::sleep(Duration::from_millis(10));
             }
         },
         memory: 64 << 20,
         lasts: Duration::from_secs(3),
     };
-    assert!(siege.survives("newcomers among silent ones", &attack) > 0);
+    let newcomers = |front: &Front| {
+        while front.on() {
+            let begun = Instant::now();
+            drop(newcomer(front.plain));
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    assert!(siege.survives_beside("newcomers among silent ones", &attack, newcomers) > 0);
 }
 
 #[test]

@@ -154,6 +154,11 @@ impl Siege {
 
     /// Wages the attack in turns with calm, and checks what must hold. Answers how often it was repelled.
     pub(crate) fn survives(&self, name: &str, attack: &Attack<'_>) -> u64 {
+        self.survives_beside(name, attack, |_| {})
+    }
+
+    /// The same, and somebody who behaves well does this meanwhile, each time until [`Front::on`] says that it is over.
+    pub(crate) fn survives_beside(&self, name: &str, attack: &Attack<'_>, meanwhile: impl Fn(&Front) + Sync) -> u64 {
         self.bystanders.measure(CALM, || {});
         let before = self.held();
         let (mut calm, mut attacked) = (Vec::new(), Vec::new());
@@ -174,6 +179,7 @@ impl Siege {
                         (attack.wage)(front, number);
                     });
                 }
+                scope.spawn(|| meanwhile(&front));
                 attacked.extend(self.bystanders.measure(attack.lasts, || peak = peak.max(self.held().memory)));
                 front.over.store(true, Relaxed);
             });

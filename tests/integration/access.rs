@@ -150,6 +150,35 @@ fn a_name_and_its_password_let_in_and_a_reload_takes_a_new_file() {
     assert_eq!(asked(&gateway, &request("/", &named("Ym9iOnNlY3JldA=="))).0, 101);
 }
 
+#[test]
+fn who_guesses_passwords_by_plain_requests_has_to_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    fs::write(&file, format!("ann:{HASH}\n")).unwrap();
+    let page = service(|_| "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into());
+    let toml = one_route(
+        &page.url(),
+        &format!(
+            "gateway.rates.handshakes_per_address = \"3/h\"\ndefaults.http = \"proxy\"\n\
+             defaults.access.basic = {{ file = {file:?} }}"
+        ),
+    );
+    let gateway = Running::start(&toml);
+    let get = |coded: &str| {
+        let named = if coded.is_empty() { String::new() } else { named(coded) };
+        asked(&gateway, &format!("GET / HTTP/1.1\r\nHost: gateway.test\r\n{named}\r\n"))
+    };
+    for _ in 0..5 {
+        assert_eq!(get("YW5uOnNlY3JldA==").0, 200, "the right password costs nothing");
+        assert_eq!(get("").0, 401, "nor does to be asked for it");
+    }
+    let guesses: Vec<u16> = (0..4).map(|_| get("YW5uOndyb25n").0).collect();
+    assert_eq!(guesses, [401, 401, 401, 429]);
+    let (status, answer) = get("YW5uOnNlY3JldA==");
+    assert!(status == 429 && answer.contains("\r\nRetry-After: "), "a guess that is right is a guess: {answer}");
+    assert_eq!(asked(&gateway, &request("/", "")).0, 429, "handshakes are counted with them");
+}
+
 /// An HTTP service that answers each request by what is in it.
 fn service(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Backend {
     Backend::raw(move |mut stream| {

@@ -10,11 +10,12 @@ use std::{
     net::TcpStream,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
+use tungstenite::handshake::server::{Request, Response};
 
 fn states(gateway: &Running) -> Vec<BackendState> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -27,6 +28,11 @@ fn cause(gateway: &Running, place: usize) -> Option<Ejection> {
 
 /// A WebSocket server that answers pings and handshakes as long as it is not stopped, as SIGSTOP would stop it.
 fn stoppable() -> (Backend, Arc<AtomicBool>) {
+    stoppable_but(|_| None)
+}
+
+/// The same, but on some paths it answers with a status.
+fn stoppable_but(refuses: impl Fn(&str) -> Option<u16> + Send + Sync + 'static) -> (Backend, Arc<AtomicBool>) {
     let stopped = Arc::new(AtomicBool::new(false));
     let halt = Arc::clone(&stopped);
     let serve = move |stream: TcpStream| {
@@ -36,7 +42,11 @@ fn stoppable() -> (Backend, Arc<AtomicBool>) {
             }
         };
         hold();
-        let Ok(mut peer) = tungstenite::accept(stream) else { return };
+        let answer = |request: &Request, response: Response| match refuses(request.uri().path()) {
+            None => Ok(response),
+            Some(status) => Err(http::Response::builder().status(status).body(None).unwrap()),
+        };
+        let Ok(mut peer) = tungstenite::accept_hdr(stream, answer) else { return };
         peer.get_ref().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         loop {
             hold();
@@ -52,22 +62,26 @@ fn stoppable() -> (Backend, Arc<AtomicBool>) {
 
 const SESSIONS: usize = 24;
 
-#[test]
-fn a_frozen_backend_is_found_its_clients_are_told_apart_and_it_thaws() {
-    let (frozen, stopped) = stoppable();
-    let (other, _ends) = Backend::reader();
-    let toml = format!(
+/// A pool of a backend that will freeze, with more of its keys, and of another that is there for when it has.
+fn pool(frozen: &Backend, other: &Backend, more: &str) -> String {
+    format!(
         "gateway.drain.spread = \"1200ms\"\n\
          defaults.timeouts.close = \"1s\"\n\
          defaults.heartbeat.client.ping_interval = \"off\"\n\
          defaults.heartbeat.upstream = {{ ping_interval = \"200ms\", ping_timeout = \"1s\" }}\n\
          [[route]]\nname = \"all\"\nupstream = \"pool\"\n\
-         [upstream.pool]\nslow_start = \"off\"\n\
+         [upstream.pool]\nslow_start = \"off\"\n{more}\n\
          servers = [\"{}\", {{ url = \"{}\", backup = true }}]\n",
         frozen.url(),
         other.url()
-    );
-    let gateway = Running::start(&toml);
+    )
+}
+
+#[test]
+fn a_frozen_backend_is_found_its_clients_are_told_apart_and_it_thaws() {
+    let (frozen, stopped) = stoppable();
+    let (other, _ends) = Backend::reader();
+    let gateway = Running::start(&pool(&frozen, &other, ""));
     let clients: Vec<_> = (0..SESSIONS).map(|_| gateway.connect("/")).collect();
     eventually("a pong proves it", || states(&gateway)[0].proven);
     stopped.store(true, Ordering::SeqCst);
@@ -89,6 +103,40 @@ fn a_frozen_backend_is_found_its_clients_are_told_apart_and_it_thaws() {
     let back = gateway.connect("/");
     assert_eq!(states(&gateway)[0].sessions, 1);
     drop((clients, elsewhere, back));
+}
+
+#[test]
+fn a_frozen_backend_that_has_no_websocket_for_a_probe_is_tried_by_a_client() {
+    let (status, probes) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (answers, count) = (Arc::clone(&status), Arc::clone(&probes));
+    let (frozen, stopped) = stoppable_but(move |path| {
+        let status = answers.load(Ordering::SeqCst);
+        (path == "/up" && status > 0).then(|| {
+            count.fetch_add(1, Ordering::SeqCst);
+            status
+        })
+    });
+    let (other, _ends) = Backend::reader();
+    let check = "check = { kind = \"websocket\", path = \"/up\", interval = \"50ms\", fall = 100 }";
+    let gateway = Running::start(&pool(&frozen, &other, check));
+    let clients: Vec<_> = (0..SESSIONS).map(|_| gateway.connect("/chat")).collect();
+    eventually("a pong proves it", || states(&gateway)[0].proven);
+    stopped.store(true, Ordering::SeqCst);
+    eventually("it is found frozen", || cause(&gateway, 0) == Some(Ejection::Frozen));
+    eventually("nobody is left who could answer a ping", || states(&gateway)[0].sessions == 0);
+
+    // What stands before it says that it does not work.
+    status.store(502, Ordering::SeqCst);
+    stopped.store(false, Ordering::SeqCst);
+    let before = probes.load(Ordering::SeqCst);
+    eventually("it is probed", || probes.load(Ordering::SeqCst) > before + 3);
+    assert_eq!(cause(&gateway, 0), Some(Ejection::Frozen));
+
+    status.store(401, Ordering::SeqCst);
+    eventually("a client may try it", || cause(&gateway, 0).is_none());
+    let back = gateway.connect("/chat");
+    assert_eq!(states(&gateway)[0].sessions, 1);
+    drop((clients, back));
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! The serving of one connection before it is a session: its deadlines, whose place it takes, and its end.
+use super::{
+    farewell,
+    service::{Upgrade, Visit, peer_address},
+    silent::Part,
+};
+use crate::{
+    metrics::HandshakeResult,
+    session::{Opened, Opening},
+    transport::Stream,
+};
+use http::StatusCode;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll},
+};
+use tokio::time::{Instant, sleep_until};
+
+/// How the serving of a connection came to an end, or to a turn.
+pub(super) enum Attended {
+    /// hyper is done with it.
+    Ended(hyper::Result<()>),
+    /// A deadline was not kept.
+    Late,
+    /// It asks for nothing, and another needs its place.
+    Shed,
+    /// A plain request goes to a backend.
+    Settled,
+}
+
+/// Serves a connection by `poll` until that is done or a deadline passes, or its first plain request goes to a backend, if it is
+/// to be handed over then. `leave`, if there is such, resolves when the connection is to end with the answer under way: then
+/// `poll` is told so once.
+pub(super) async fn attend(
+    visit: &Visit,
+    hand_over: bool,
+    leave: impl Future<Output = ()>,
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+) -> Attended {
+    let mut leave = pin!(leave);
+    let mut left = hand_over;
+    let mut alarm = pin!(sleep_until(visit.deadline().unwrap_or_else(Instant::now)));
+    let mut part = Part::of(peer_address(&visit.peer));
+    poll_fn(|cx| {
+        let leaves = !left && leave.as_mut().poll(cx).is_ready();
+        left |= leaves;
+        if let Poll::Ready(ended) = poll(cx, leaves) {
+            return Poll::Ready(Attended::Ended(ended));
+        }
+        if hand_over && visit.plain.settled() {
+            return Poll::Ready(Attended::Settled);
+        }
+        // One that was handed over holds no place.
+        if part.gives_way(&visit.edge.silent, hand_over && visit.asks_nothing(), cx) {
+            return Poll::Ready(Attended::Shed);
+        }
+        let Some(deadline) = visit.deadline() else { return Poll::Pending };
+        // The alarm of an earlier deadline stays: mostly all is over before it rings.
+        if alarm.deadline() > deadline {
+            alarm.as_mut().reset(deadline);
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            if alarm.deadline() >= deadline {
+                return Poll::Ready(Attended::Late);
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// What becomes of a connection that hyper serves no longer. `None`: no session; what was refused was logged.
+pub(super) async fn conclude(attended: Attended, visit: &Visit, stream: Stream, read_buf: &[u8]) -> Option<Opening> {
+    match (attended, visit.take_upgrade()) {
+        (Attended::Ended(Ok(())), Some(upgrade)) => {
+            upgrade.facts.meter.handshakes().accepted(upgrade.asked.elapsed());
+            return Some(opening(stream, read_buf, upgrade));
+        }
+        (_, Some(upgrade)) => {
+            drop(stream);
+            upgrade.facts.meter.handshakes().count(HandshakeResult::ClientLeft);
+            tracing::debug!("the client left between the backend's 101 and its own");
+            farewell::to_backend(upgrade).await;
+        }
+        (Attended::Ended(ended), None) => {
+            if let Err(error) = ended {
+                explain(&error, visit);
+            }
+            take_leave(stream, visit).await;
+        }
+        (Attended::Shed, None) if !visit.waits_for_head() => {
+            tracing::debug!("its place was needed for a newer connection while it asked for nothing more");
+        }
+        (Attended::Shed, None) => {
+            let cause = "no request head was complete when its place was needed for a newer connection".into();
+            visit.record(HandshakeResult::HeadTimeout, None, cause);
+        }
+        (Attended::Late | Attended::Settled, None) if visit.waits_for_head() => {
+            let cause = "the request head was not complete within `timeouts.handshake`".into();
+            visit.record(HandshakeResult::HeadTimeout, None, cause);
+            take_leave(stream, visit).await;
+        }
+        // Nothing was asked for a while.
+        (Attended::Late, None) if visit.plain.idle() => take_leave(stream, visit).await,
+        // It has not taken its answer in time, so it will not take a farewell.
+        (Attended::Late | Attended::Settled, None) => visit.plain.stalled(),
+    }
+    None
+}
+
+/// Ends a connection so that its client sees the answer, unless another needs its place sooner.
+async fn take_leave(stream: Stream, visit: &Visit) {
+    let farewell = async {
+        farewell::to_client(stream).await;
+        Some(())
+    };
+    visit.edge.silent.unless_asked(peer_address(&visit.peer), farewell).await;
+}
+
+/// What came behind the request is copied out, as it would keep hyper's whole buffer alive.
+fn opening(stream: Stream, read_buf: &[u8], upgrade: Upgrade) -> Opening {
+    let Upgrade { upstream, deflate, facts, .. } = upgrade;
+    Opening { downstream: Opened { stream, early: read_buf.to_vec() }, upstream, deflate, facts }
+}
+
+/// Logs what hyper refused by itself.
+fn explain(error: &hyper::Error, visit: &Visit) {
+    let (result, status, cause) = if error.is_parse_too_large() {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let cause = "the request head is larger than `limits.header` or has over 100 headers".into();
+        (HandshakeResult::HeadTooLarge, Some(status), cause)
+    } else if error.is_parse_version_h2() {
+        (HandshakeResult::NotHttp, None, "HTTP/2 is not spoken here; WebSockets need HTTP/1.1".into())
+    } else if error.is_parse() {
+        (HandshakeResult::NotHttp, Some(StatusCode::BAD_REQUEST), format!("not HTTP/1.1: {error}").into())
+    } else if visit.plain.settled() {
+        tracing::debug!(%error, "a connection of plain requests ended early");
+        return;
+    } else if visit.busy() {
+        (HandshakeResult::ClientLeft, None, "the client left before it was answered".into())
+    } else {
+        tracing::debug!(%error, "a connection ended without a request");
+        return;
+    };
+    visit.record(result, status, cause);
+}
