@@ -96,7 +96,8 @@ fn a_changed_route_applies_to_new_sessions_and_others_do_not_notice() {
     spare.send(request("/a", "").as_bytes());
     assert!(spare.head().starts_with("HTTP/1.1 404 "));
     assert!(echoes(&mut one) && echoes(&mut other));
-    assert!(echoes(&mut Raw::upgraded(gateway.address(), "/c")));
+    let mut newcomer = Raw::upgraded(gateway.address(), "/c");
+    assert!(echoes(&mut newcomer));
     assert!(gateway.verdicts().is_empty());
 }
 
