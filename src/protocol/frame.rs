@@ -55,7 +55,9 @@ impl Opcode {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
 
-    const fn bits(self) -> u8 {
+    /// As it stands in a frame's first byte.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
         match self {
             Self::Continuation => 0x0,
             Self::Text => 0x1,

@@ -313,6 +313,16 @@ impl Heartbeat {
         }
     }
 
+    /// A leg that is read later than its peer sends cannot be called silent, so nothing judges a ping that it does not answer.
+    /// It is asked again when its time comes, as if it had: what is written to a peer that has left fails.
+    pub fn ask_again(&mut self, config: &HeartbeatConfig, now: Moment) {
+        let long = |left| config.ping_interval.is_some_and(|interval| now - left >= interval);
+        if matches!(self.beat, Beat::Sent { .. }) && self.asked.is_some_and(long) {
+            self.mark = None;
+            self.beat = Beat::Due { since: now, asked: false };
+        }
+    }
+
     /// The gateway itself was paused: whatever was asked before is asked anew.
     pub fn resume(&mut self, now: Moment) {
         self.last_look = false;

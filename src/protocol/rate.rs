@@ -28,24 +28,42 @@ impl Rate {
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
     paid: Moment,
+    /// What may be saved up beyond [`SAVED`] until then: what came while nobody read it comes all at once.
+    credit: Duration,
+    credit_until: Moment,
 }
 
 impl Allowance {
     /// With a second's worth saved up.
     #[must_use]
     pub fn new(now: Moment) -> Self {
-        Self { paid: now - SAVED }
+        Self { paid: now - SAVED, credit: Duration::ZERO, credit_until: now }
+    }
+
+    /// What came in so much time was not read: once it is, it counts as having come then.
+    pub fn credit(&mut self, time: Duration, now: Moment) {
+        self.credit = self.saved(now).saturating_add(time).saturating_sub(SAVED);
+        self.credit_until = now + SAVED;
+    }
+
+    /// The gateway itself was paused, for no longer than nothing was taken.
+    pub fn resume(&mut self, now: Moment) {
+        self.credit(now - self.paid, now);
+    }
+
+    fn saved(&self, now: Moment) -> Duration {
+        if now <= self.credit_until { SAVED.saturating_add(self.credit) } else { SAVED }
     }
 
     /// Takes so many, whether there is room for them or not: what is taken too much is waited for longer.
     pub fn take(&mut self, rate: Rate, count: u64, now: Moment) {
-        self.paid = self.paid.max(now - SAVED) + rate.time_for(count);
+        self.paid = self.paid.max(now - self.saved(now)) + rate.time_for(count);
     }
 
     /// How many there is room for.
     #[must_use]
     pub fn room(&self, rate: Rate, now: Moment) -> u64 {
-        rate.count_in((now - self.paid).min(SAVED))
+        rate.count_in((now - self.paid).min(self.saved(now)))
     }
 
     /// Whether more was taken than there was room for.
@@ -86,6 +104,21 @@ mod tests {
         let later = start + Duration::from_millis(250);
         assert_eq!(allowance.room(rate, later), 2);
         assert_eq!(allowance.room(rate, start + Duration::from_secs(3600)), 10);
+    }
+
+    #[test]
+    fn what_came_unread_counts_as_having_come_then_and_not_later() {
+        let (start, rate) = (Moment::START + Duration::from_secs(60), rate(10));
+        let mut allowance = Allowance::new(start);
+        allowance.take(rate, 10, start);
+        let later = start + Duration::from_secs(3);
+        allowance.credit(Duration::from_secs(3), later);
+        assert_eq!(allowance.room(rate, later), 30, "three seconds, and nothing was saved up before");
+        allowance.take(rate, 25, later);
+        assert_eq!(allowance.room(rate, later), 5);
+        assert_eq!(allowance.room(rate, start + Duration::from_secs(10)), 10, "it is not kept");
+        allowance.resume(start + Duration::from_secs(20));
+        assert_eq!(allowance.room(rate, start + Duration::from_secs(20)), 175);
     }
 
     #[test]

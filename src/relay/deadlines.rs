@@ -114,6 +114,7 @@ impl Relay {
         if let Some(bounds) = &mut self.bounds {
             bounds.last_data = now;
         }
+        self.resume_rates(now);
     }
 }
 

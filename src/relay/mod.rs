@@ -49,6 +49,14 @@ pub struct Step {
     pub passed: Tally,
 }
 
+/// What became of a control frame.
+struct Acted {
+    /// It goes on to the other leg.
+    crosses: bool,
+    /// It counts as a message.
+    counts: bool,
+}
+
 /// Two legs and the rules between them. Within, times are moments of its clock. They go in and out as instants, but where a frame
 /// passes: there the shell reads the clock once a turn, and tells the moment.
 #[derive(Debug)]
@@ -140,8 +148,8 @@ impl Relay {
     pub fn arrived(&mut self, side: Side, fresh: usize, now: Moment) {
         let leg = &mut self.legs[side];
         leg.received += fresh as u64;
-        // After the end began no heartbeat runs, and the silence before it is on record.
-        if self.ending.is_none() {
+        // After the end began no heartbeat runs, and the silence before it is on record. What was set aside is no sign of life.
+        if self.ending.is_none() && fresh > 0 {
             leg.heartbeat.on_bytes(&self.config.heartbeat[side], now);
         }
         leg.sender.moved(fresh);
@@ -197,7 +205,7 @@ impl Relay {
         let counted = self.counts_messages(side);
         let mut at = 0;
         loop {
-            let passage = if at < chunk.len() { self.passage(side, now) } else { Passage::Free };
+            let passage = chunk.get(at).map_or(Passage::Free, |next| self.passage(side, *next, now));
             match passage {
                 Passage::Free => {}
                 Passage::Later => return step(self, at, at),
@@ -228,8 +236,12 @@ impl Relay {
                     return step(self, chunk.len(), scan.at);
                 }
                 Stop::Control(control) => {
-                    let crosses = self.control(side, control, chunk, now);
-                    if counted && (crosses || control.opcode == Opcode::Ping) {
+                    let Acted { crosses, counts } = self.control(side, control, chunk, now);
+                    if counted && counts {
+                        if control.opcode == Opcode::Pong && self.is_over(side, now) {
+                            self.violated(side, Violation::TooManyMessages, now);
+                            return step(self, chunk.len(), scan.at);
+                        }
                         self.spend_message(side, now);
                     }
                     if !crosses {
@@ -249,12 +261,14 @@ impl Relay {
         }
     }
 
-    /// Acts upon a control frame; whether it crosses to the other leg.
-    fn control(&mut self, side: Side, control: Control, chunk: &[u8], now: Moment) -> bool {
+    /// Acts upon a control frame.
+    fn control(&mut self, side: Side, control: Control, chunk: &[u8], now: Moment) -> Acted {
         let mut room = [0; 125];
         let payload = control.payload(chunk, &mut room);
         let crosses = self.legs[side.other()].accepts_data();
-        match control.opcode {
+        // Each counts as a message, but for a close frame and an answer to a question of ours.
+        let mut counts = control.opcode != Opcode::Close;
+        let crosses = match control.opcode {
             Opcode::Ping if crosses => match self.config.pings {
                 Pings::Forward => {
                     let other = &mut self.legs[side.other()];
@@ -268,7 +282,10 @@ impl Relay {
             },
             Opcode::Ping => false,
             Opcode::Pong => {
-                let own = self.legs[side].heartbeat.on_pong(&self.config.heartbeat[side], payload, now);
+                let heartbeat = &mut self.legs[side].heartbeat;
+                let asked = heartbeat.asked().is_some();
+                let own = heartbeat.on_pong(&self.config.heartbeat[side], payload, now);
+                counts = !(own && asked);
                 !own && crosses && self.config.pings == Pings::Forward
             }
             Opcode::Close => match close::parse(payload) {
@@ -280,7 +297,8 @@ impl Relay {
             },
             // The scanner gives control frames only.
             Opcode::Continuation | Opcode::Text | Opcode::Binary => crosses,
-        }
+        };
+        Acted { crosses, counts }
     }
 
     /// Whether there is a control frame of ours for this leg, whose outgoing stream stands at a frame border; its time may not
@@ -351,6 +369,11 @@ impl Relay {
     fn pause(&mut self, side: Side, paused: bool, now: Moment) {
         if !paused && self.slowed(side) {
             return;
+        }
+        if let Some(bounds) = &mut self.bounds
+            && self.config.limits[side].over_rate == OverRate::Close
+        {
+            bounds.reading(side, !paused, now);
         }
         let leg = &mut self.legs[side];
         leg.heartbeat.reading(!paused, now);

@@ -2,6 +2,7 @@
 
 use super::{MessageLimits, OverRate, PerSide, Relay, RelayConfig, Side};
 use crate::protocol::{
+    frame::Opcode,
     moment::Moment,
     rate::{Allowance, Rate},
     violation::Violation,
@@ -25,6 +26,8 @@ struct Sender {
     bytes: Allowance,
     /// It is not read until then.
     slowed: Option<Moment>,
+    /// It has not been read since then.
+    unread: Option<Moment>,
 }
 
 /// What may pass of what begins at a frame border.
@@ -47,8 +50,22 @@ impl Bounds {
     pub(super) fn new(config: &RelayConfig, now: Moment) -> Option<Box<Self>> {
         let wanted =
             config.timeouts.idle.is_some() || Side::BOTH.into_iter().any(|side| config.limits[side].has_rate());
-        let sender = Sender { messages: Allowance::new(now), bytes: Allowance::new(now), slowed: None };
+        let sender = Sender { messages: Allowance::new(now), bytes: Allowance::new(now), slowed: None, unread: None };
         wanted.then(|| Box::new(Self { last_data: now, senders: PerSide { downstream: sender, upstream: sender } }))
+    }
+
+    /// The leg of a side is read, or no longer.
+    pub(super) fn reading(&mut self, side: Side, reading: bool, now: Moment) {
+        let sender = &mut self.senders[side];
+        match (reading, sender.unread) {
+            (false, None) => sender.unread = Some(now),
+            (true, Some(since)) => {
+                sender.unread = None;
+                sender.messages.credit(now - since, now);
+                sender.bytes.credit(now - since, now);
+            }
+            (false, Some(_)) | (true, None) => {}
+        }
     }
 
     /// When a side that is slowed down is read again.
@@ -112,14 +129,43 @@ impl Relay {
         }
     }
 
-    /// What may pass of a chunk, whose next byte may stand at a frame border.
+    /// Whether a side that is ended for it has no message left.
+    pub(super) fn is_over(&self, side: Side, now: Moment) -> bool {
+        let MessageLimits { messages_per_second, over_rate, .. } = self.config.limits[side];
+        let spent = |rate, bounds: &Bounds| bounds.senders[side].messages.room(rate, now) == 0;
+        over_rate == OverRate::Close
+            && messages_per_second.zip(self.bounds.as_deref()).is_some_and(|(rate, bounds)| spent(rate, bounds))
+    }
+
+    /// Whether a side may be ended for what it sends too much.
     #[inline]
-    pub(super) fn passage(&mut self, side: Side, now: Moment) -> Passage {
-        if self.bounds.is_none() || self.ending.is_some() { Passage::Free } else { self.passage_by_rates(side, now) }
+    #[must_use]
+    pub fn may_close_over_rate(&self) -> bool {
+        self.bounds.is_some()
+            && Side::BOTH.into_iter().any(|side| self.config.limits[side].over_rate == OverRate::Close)
+    }
+
+    /// The gateway itself was paused: what came meanwhile comes all at once.
+    pub(super) fn resume_rates(&mut self, now: Moment) {
+        let Some(bounds) = &mut self.bounds else { return };
+        for side in Side::BOTH.into_iter().filter(|side| self.config.limits[*side].over_rate == OverRate::Close) {
+            bounds.senders[side].messages.resume(now);
+            bounds.senders[side].bytes.resume(now);
+        }
+    }
+
+    /// What may pass of a chunk whose next byte is `next`, which may stand at a frame border.
+    #[inline]
+    pub(super) fn passage(&mut self, side: Side, next: u8, now: Moment) -> Passage {
+        if self.bounds.is_none() || self.ending.is_some() {
+            Passage::Free
+        } else {
+            self.passage_by_rates(side, next, now)
+        }
     }
 
     #[cold]
-    fn passage_by_rates(&mut self, side: Side, now: Moment) -> Passage {
+    fn passage_by_rates(&mut self, side: Side, next: u8, now: Moment) -> Passage {
         let limits = self.config.limits[side];
         let border = !self.legs[side].scanner.inside_frame();
         let Some(bounds) = &mut self.bounds else { return Passage::Free };
@@ -129,13 +175,14 @@ impl Relay {
             (OverRate::Close, _) if limits.bytes_per_second.is_some() && sender.bytes.overdrawn(now) => {
                 Passage::Never(Violation::TooManyBytes)
             }
-            (OverRate::Close, Some(_)) => Passage::Never(Violation::TooManyMessages),
+            // What does not count, or only its content says whether it does, is judged when it is known.
+            (OverRate::Close, Some(_)) if begins_what_counts(next) => Passage::Never(Violation::TooManyMessages),
             (OverRate::Slow, Some(rate)) => {
                 let until = sender.messages.ready_at(rate);
                 self.slow(side, until, now);
                 Passage::Later
             }
-            (OverRate::Close | OverRate::Slow, None) => Passage::Free,
+            (OverRate::Close, Some(_)) | (OverRate::Close | OverRate::Slow, None) => Passage::Free,
         }
     }
 
@@ -145,6 +192,8 @@ impl Relay {
             let slowed = &mut bounds.senders[side].slowed;
             *slowed = Some(slowed.map_or(until, |earlier| earlier.max(until)));
             self.pause(side, true, now);
+            // Its answers wait behind what came too early. But one that has left is found by writing to it.
+            self.legs[side].heartbeat.ask_again(&self.config.heartbeat[side], now);
         }
     }
 
@@ -183,4 +232,10 @@ impl Relay {
             self.bounds = fresh;
         }
     }
+}
+
+/// Whether a frame of this first byte begins what counts as a message, whatever else is in it (RFC 6455 section 5.2).
+fn begins_what_counts(first: u8) -> bool {
+    let opcode = first & 0xf;
+    [Opcode::Text, Opcode::Binary, Opcode::Ping].into_iter().any(|counts| counts.bits() == opcode)
 }

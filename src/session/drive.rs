@@ -31,7 +31,7 @@ use tokio::{
 /// after the round of reads in which it gets there, and so never moves more than a round (one scratch for each leg) beyond.
 pub(super) const TURN_BYTES: u64 = SCRATCH as u64;
 /// A session that has moved this many control frames and fragments gives way too: they cost far more than their bytes.
-const TURN_OTHERS: u32 = 256;
+pub(super) const TURN_OTHERS: u32 = 256;
 /// Rounds of reads in one turn, however small.
 const TURN_ROUNDS: usize = 8;
 
@@ -64,7 +64,8 @@ pub(super) struct Leg {
     pub(super) writing: Writing,
 }
 
-/// What has been read and is not relayed yet, because it came right behind a handshake or over its sender's rate; never empty.
+/// What has been read and is not relayed yet, because it came right behind a handshake, over its sender's rate, or was too much
+/// for one turn; never empty.
 pub(super) struct Early {
     pub(super) bytes: Vec<u8>,
     /// How many at the beginning the relay has been told of.
@@ -170,6 +171,10 @@ impl Session {
         if let Some(order) = order {
             self.obey(order, instant);
         }
+        if self.relay.may_close_over_rate() {
+            // Before what came meanwhile is read, and counted.
+            self.observe_pauses(instant);
+        }
         let mut dry = PerSide { downstream: false, upstream: false };
         let begun = self.received();
         let others = self.others();
@@ -261,10 +266,7 @@ impl Session {
         if self.relay.next_due().is_none_or(|at| at > now.moment) {
             return false;
         }
-        let pauses = self.context.pause.observe(now.instant);
-        if std::mem::replace(&mut self.pauses, pauses) != pauses {
-            self.relay.resume(now.instant);
-        }
+        self.observe_pauses(now.instant);
         let answers = if self.facts.lease.backend().proven() { Answers::Proven } else { Answers::Unproven };
         let slowed = Side::BOTH.map(|side| self.relay.slowed(side));
         let legs = &self.legs;
@@ -277,6 +279,14 @@ impl Session {
             self.tell_heartbeat(side);
         }
         true
+    }
+
+    /// Nobody is blamed for time in which the worker did not run.
+    fn observe_pauses(&mut self, now: Instant) {
+        let pauses = self.context.pause.observe(now);
+        if std::mem::replace(&mut self.pauses, pauses) != pauses {
+            self.relay.resume(now);
+        }
     }
 
     fn fulfil(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) -> Progress {

@@ -1,6 +1,6 @@
 //! Bytes through a session: reads, relays, writes.
 
-use super::drive::{Appetite, Early, Now, Progress, Session, Writing};
+use super::drive::{Appetite, Early, Now, Progress, Session, TURN_OTHERS, Writing};
 use crate::{
     relay::{Loss, PerSide, Side},
     transport::Transport,
@@ -47,7 +47,8 @@ impl Session {
         let super::Scratch { chunk, cipher } = &mut *scratch;
         let leg = &mut self.legs[side];
         if let Some(Early { bytes, told }) = leg.early.as_deref_mut() {
-            let taken = bytes.len().min(chunk.len() - HELD);
+            let most = if leg.appetite == Appetite::Wary { WARY_READ } else { chunk.len() - HELD };
+            let taken = bytes.len().min(most);
             chunk[HELD..HELD + taken].copy_from_slice(&bytes[..taken]);
             bytes.drain(..taken);
             let fresh = taken.saturating_sub(*told);
@@ -55,7 +56,8 @@ impl Session {
             if bytes.is_empty() {
                 leg.early = None;
             }
-            self.relay_chunk(side, chunk, taken, fresh, cx, now);
+            let others = self.relay_chunk(side, chunk, taken, fresh, cx, now);
+            self.legs[side].appetite = if others >= TURN_OTHERS { Appetite::Wary } else { Appetite::Calm };
             return true;
         }
         let Some(transport) = &mut leg.transport else { return false };
@@ -73,7 +75,8 @@ impl Session {
             }
             Poll::Ready(Ok(length)) => {
                 let others = self.relay_chunk(side, chunk, length, length, cx, now);
-                self.legs[side].appetite = if others as usize > length / FEW_BYTES {
+                // One alone is a heartbeat's.
+                self.legs[side].appetite = if others as usize > 1 + length / FEW_BYTES {
                     Appetite::Wary
                 } else if length > most / 2 && self.relay.outbox(side.other()).is_empty() {
                     // TLS gives whole records only, so a full read may be a record short.
@@ -117,7 +120,9 @@ impl Session {
             }
             at += step.used;
             self.send_controls(cx, now.instant);
-            if step.used == 0 {
+            // Its rate is used up, or this turn is long enough.
+            let others = || self.relay.leg(side).scanner.tally().since(before).others();
+            if step.used == 0 || at < end && others() >= TURN_OTHERS {
                 self.set_aside(side, &chunk[at..end]);
                 break;
             }
@@ -128,7 +133,7 @@ impl Session {
         tally.others()
     }
 
-    /// Keeps what came over its sender's rate until the leg is read again.
+    /// Keeps what came over its sender's rate until the leg is read again, or what is too much for one turn until the next.
     #[cold]
     fn set_aside(&mut self, side: Side, rest: &[u8]) {
         let early = &mut self.legs[side].early;
@@ -233,7 +238,8 @@ impl Session {
         }
     }
 
-    /// Writing failed. What the peer sent before is still read, for a close frame may be among it.
+    /// Writing failed. What the peer sent before is still read, for a close frame may be among it: as far as it can be
+    /// relayed at once.
     pub(super) fn fail(&mut self, side: Side, error: &io::Error, now: Instant) {
         self.legs[side].writing = Writing::Failed(loss(error));
         self.relay.unwritable(side, now);

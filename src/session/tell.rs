@@ -30,7 +30,7 @@ impl Session {
 
     #[cold]
     pub(super) fn heartbeat_event(&mut self, side: Side, event: HeartbeatEvent) {
-        let timeout = self.facts.route.options.relay.heartbeat[side].ping_timeout;
+        let timeout = self.relay.config().heartbeat[side].ping_timeout;
         self.facts.meter.heartbeat(side, event, timeout);
         let backend = self.facts.lease.backend();
         match (side, event) {
@@ -48,7 +48,7 @@ impl Session {
                 }
             }
             (Side::Upstream, HeartbeatEvent::Missed) => {
-                let heartbeat = &self.facts.route.options.relay.heartbeat.upstream;
+                let heartbeat = &self.relay.config().heartbeat.upstream;
                 backend.session_missed(heartbeat.missed_within());
             }
             (Side::Upstream, HeartbeatEvent::Sent | HeartbeatEvent::AnsweredLate) | (Side::Downstream, _) => {}

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     handshake::admission::Admission,
-    relay::{EndReason, Relay},
+    relay::{EndReason, Pings, Relay},
     route::{HostPattern, tests::route},
     transport::Socket,
     upstream::{Backend, BackendAddress},
@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     runtime::{Builder, LocalOptions},
-    task::spawn_local,
+    task::{coop::unconstrained, spawn_local, yield_now},
     time::timeout,
 };
 
@@ -112,6 +112,39 @@ fn a_flood_moves_a_bounded_number_of_bytes_in_one_turn() {
         // What a turn may move, and the round that took it there.
         assert!(moved.iter().all(|moved| *moved <= 3 * SCRATCH), "{moved:?}");
         assert!(moved.len() >= 5, "{moved:?}");
+    });
+}
+
+#[test]
+fn a_flood_of_pings_that_we_answer_gives_way_whatever_came_before_it() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let room = 4 * SCRATCH;
+        let ((mut client, downstream), (_backend, upstream)) = (duplex(room), duplex(room));
+        let mut opening = opening(downstream, upstream, SOON);
+        let route = Arc::get_mut(&mut opening.facts.route).unwrap();
+        Arc::make_mut(&mut route.options.relay).pings = Pings::Answer;
+        // A frame of data makes the session ask for as much as it can; then pings come.
+        let data = [&[0x82, 0xfe, 0xe0, 0, 0, 0, 0, 0][..], &[0; 0xe000]].concat();
+        client.write_all(&data).await.unwrap();
+        client.write_all(&[0x89, 0x80, 0, 0, 0, 0].repeat(10_000)).await.unwrap();
+        let verdicts = Rc::default();
+        // Sockets have no budget, as those in memory would.
+        let mut session = Box::pin(unconstrained(run(opening, context(&verdicts))));
+        let mut pongs = Vec::new();
+        while pongs.iter().sum::<usize>() < 10_000 {
+            let poll = poll_fn(|cx| Poll::Ready(session.as_mut().poll(cx))).await;
+            assert!(poll.is_pending());
+            let mut sink = vec![0; room];
+            let mut got = 0;
+            while let Ok(Ok(length)) = timeout(Duration::ZERO, client.read(&mut sink)).await {
+                assert!(length > 0, "it ended: {pongs:?}");
+                got += length;
+            }
+            pongs.push(got / 2);
+            yield_now().await;
+        }
+        assert!(pongs.iter().all(|pongs| *pongs <= 512), "{pongs:?}");
     });
 }
 

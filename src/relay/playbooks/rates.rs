@@ -74,6 +74,68 @@ fn pongs_to_our_own_pings_do_not_count() {
 }
 
 #[test]
+fn what_does_not_count_passes_when_no_message_is_left() {
+    let config = messages(1, OverRate::Close);
+    let mut play = Play::new(RelayConfig { heartbeat: PerSide { downstream: PINGS, upstream: QUIET }, ..config });
+    play.pass(20).sees(&["client: our ping"]);
+    let pong = play.pings[CLIENT].clone();
+    play.frame(CLIENT, TEXT, b"hi").frame(CLIENT, PONG, &pong).sees(&["upstream: text hi"]);
+    play.frame(CLIENT, CLOSE, &close(1000, "")).sees(&["upstream: close 1000"]);
+
+    let mut play = Play::new(messages(1, OverRate::Close));
+    let chunk = [frame(CLIENT, TEXT_BEGINS, b"a"), frame(CLIENT, PING, b"1"), frame(CLIENT, ENDS, b"b")];
+    play.bytes(CLIENT, &chunk.concat()).sees(&["upstream: text a…", "upstream: ping 1", "upstream: goes on b"]);
+}
+
+#[test]
+fn pongs_that_answer_no_question_count() {
+    let over = ["client: close 1008 too many messages a second", "upstream: close 1001 policy", "client: ShutDown"];
+    let mut play = Play::new(messages(1, OverRate::Close));
+    play.frame(CLIENT, PONG, b"a").sees(&["upstream: pong a"]).frame(CLIENT, PONG, b"b").sees(&over);
+    // Those that do not cross, and an answer that is given again.
+    let answer = RelayConfig { pings: Pings::Answer, ..messages(1, OverRate::Close) };
+    let mut play = Play::new(answer.clone());
+    play.frame(CLIENT, PONG, b"a").sees(&[]).frame(CLIENT, PONG, b"b").sees(&over);
+    let mut play = Play::new(RelayConfig { heartbeat: PerSide { downstream: PINGS, upstream: QUIET }, ..answer });
+    play.pass(20).sees(&["client: our ping"]);
+    let pong = play.pings[CLIENT].clone();
+    play.frame(CLIENT, PONG, &pong).frame(CLIENT, PONG, &pong).sees(&[]).frame(CLIENT, PONG, &pong).sees(&over);
+}
+
+#[test]
+fn what_came_while_nobody_read_it_came_in_time() {
+    let mut play = Play::new(messages(10, OverRate::Close));
+    play.room(UPSTREAM, 0).bytes(CLIENT, &texts(10)).pass(3);
+    assert!(!play.relay.wants_read(CLIENT));
+    play.room(UPSTREAM, usize::MAX).sees(&["upstream: text hi"; 10]);
+    play.bytes(CLIENT, &texts(30)).sees(&["upstream: text hi"; 30]);
+    play.pause(3).bytes(CLIENT, &texts(30)).sees(&["upstream: text hi"; 30]);
+    play.pass(2).bytes(CLIENT, &texts(10)).sees(&["upstream: text hi"; 10]);
+    play.bytes(CLIENT, &texts(1)).sees(&[
+        "client: close 1008 too many messages a second",
+        "upstream: close 1001 policy",
+        "client: ShutDown",
+    ]);
+}
+
+#[test]
+fn one_that_is_slowed_down_for_long_is_asked_again_and_again() {
+    let heartbeat = PerSide { downstream: HeartbeatConfig { liveness: Liveness::Pong, ..PINGS }, upstream: QUIET };
+    let mut play = Play::new(RelayConfig { heartbeat, ..messages(1, OverRate::Slow) });
+    play.bytes(CLIENT, &texts(100)).sees(&["upstream: text hi"]);
+    play.pass(80);
+    let pings = play.seen.iter().filter(|line| *line == "client: our ping").count();
+    assert!((3..=5).contains(&pings) && !play.relay.is_ending(), "{pings}");
+}
+
+#[test]
+fn what_was_set_aside_is_no_sign_of_life() {
+    let mut play = Play::new(messages(1, OverRate::Slow));
+    play.bytes(CLIENT, &texts(20)).pass(10);
+    assert!(play.relay.silence(CLIENT, play.now) >= Duration::from_secs(10));
+}
+
+#[test]
 fn over_the_rate_the_session_ends_where_so_configured() {
     let mut play = Play::new(messages(2, OverRate::Close));
     play.bytes(CLIENT, &texts(3)).sees(&[
