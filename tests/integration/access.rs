@@ -13,6 +13,8 @@ use std::{
         Mutex,
         mpsc::{Receiver, channel},
     },
+    thread,
+    time::Duration,
 };
 use tungstenite::handshake::derive_accept_key;
 
@@ -233,6 +235,53 @@ fn a_service_decides_and_chosen_headers_go_on_to_the_backend() {
         assert!(head.contains("\r\nx-user: ann\r\n") && head.contains("\r\ncookie: session=1\r\n"), "{head}");
         assert!(!head.contains("root") && !head.contains("x-other"), "{head}");
     }
+}
+
+#[test]
+fn a_service_is_told_what_the_backend_is_and_judges_by_what_the_client_brought() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    fs::write(&file, format!("ann:{HASH}\n")).unwrap();
+    let (sender, questions) = channel();
+    let sender = Mutex::new(sender);
+    let auth = service(move |head| {
+        sender.lock().unwrap().send(head.to_lowercase()).unwrap();
+        "HTTP/1.1 204 No Content\r\n\r\n".into()
+    });
+    let toml = |basic: &str| {
+        let headers = "defaults.headers.request = { remove = [\"X-Role\", \"Cookie\"], \
+                       set = { X-Cert = \"{client_cert_subject}\", X-From = \"{client_address}\", Authorization = \"Bearer ours\" } }";
+        format!("{headers}\n{basic}\n{}", forwarded("builtin:echo", &auth))
+    };
+    let forged = "X-Role: root\r\nX_Role: root\r\nX-Cert: root\r\nX_Cert: root\r\nX-From: root\r\nCookie: a=b\r\n";
+    let gateway = Running::start(&toml(""));
+    assert_eq!(asked(&gateway, &request("/", &format!("{forged}Authorization: Bearer theirs\r\n"))).0, 101);
+    let question = soon(&questions);
+    assert!(!question.contains("root") && !question.contains("ours"), "{question}");
+    for line in ["cookie: a=b", "authorization: bearer theirs", "x-from: 127.0.0.1"] {
+        assert!(question.contains(&format!("\r\n{line}\r\n")), "{line} in {question}");
+    }
+    let basic = format!("defaults.access.basic = {{ file = {file:?}, user_header = \"X-Name\" }}");
+    let gateway = Running::start(&toml(&basic));
+    let forged = format!("{forged}X-Name: root\r\nX_Name: root\r\n{}", named("YW5uOnNlY3JldA=="));
+    assert_eq!(asked(&gateway, &request("/", &forged)).0, 101);
+    let question = soon(&questions);
+    assert!(!question.contains("root") && !question.contains("authorization"), "{question}");
+    assert!(question.contains("\r\nx-name: ann\r\n"), "{question}");
+}
+
+#[test]
+fn sessions_are_counted_when_the_service_has_let_them_in_and_not_when_it_was_asked() {
+    let auth = service(|head| {
+        if head.to_lowercase().contains("x-forwarded-uri: /slow") {
+            thread::sleep(Duration::from_millis(1100));
+        }
+        "HTTP/1.1 204 No Content\r\n\r\n".into()
+    });
+    let toml = forwarded("builtin:echo", &auth).replace("timeout = \"1s\"", "timeout = \"20s\"");
+    let gateway = Running::start(&format!("gateway.rates.sessions = \"1/s\"\n{toml}"));
+    assert_eq!(asked(&gateway, &request("/", "")).0, 101);
+    assert_eq!(asked(&gateway, &request("/slow", "")).0, 101, "a second later there is room for it");
 }
 
 #[test]
