@@ -18,11 +18,14 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 
 /// Passwords that may wait to be checked, of all routes. Each takes a quarter of a second or so, on another thread.
 const WAITING: usize = 64;
+/// How long one may take then: all that wait before it are hashed on one thread.
+pub(super) const PATIENCE: Duration = Duration::from_secs(16);
 /// Bytes of the longest password. Hashes of longer ones take time that grows faster than they do.
 const LONGEST: usize = 1024;
 
@@ -110,7 +113,7 @@ impl Basic {
         let (name, password) = credentials(headers).ok_or(NotIn::Wrong)?;
         let digest = self.digest(&name, &password);
         if !self.is_right(&name, &digest) {
-            let (hash, known) = self.config.users.hash(&name).ok_or(NotIn::Wrong)?;
+            let (hash, known) = self.config.users.hash(&name);
             if !(self.fits(hash.clone(), password).await? && known) {
                 return Err(NotIn::Wrong);
             }

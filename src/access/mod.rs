@@ -8,6 +8,7 @@ mod users;
 
 pub use basic::{Authorization, BasicConfig};
 pub use forward::{ForwardConfig, Service};
+pub(crate) use networks::canonical;
 pub use networks::{Addresses, Networks};
 pub use users::{Users, UsersError};
 
@@ -19,7 +20,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::AUTHORIZATION, uri::PathAndQuery,
 };
 use hyper::body::Incoming;
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// `access` of a route.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,6 +31,13 @@ pub struct AccessConfig {
 }
 
 impl AccessConfig {
+    /// The longest that password and service may take together, when all is slow.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let password = self.basic.as_ref().map_or(Duration::ZERO, |_| basic::PATIENCE);
+        password.saturating_add(self.forward.as_ref().map_or(Duration::ZERO, |forward| forward.timeout))
+    }
+
     /// Files that it was read from, and that may be replaced.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let users = self.basic.iter().map(|basic| basic.file.clone());
