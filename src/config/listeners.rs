@@ -162,7 +162,12 @@ upstream.u = {{ servers = ["wss://h"], tls = {{ ca = "a.pem" }} }}
             parse("g", &text, Path::new("/")).map_or_else(|errors| errors.to_string(), |_| String::new())
         };
         assert!(told("", "127.0.0.1:1").contains("listener.proxy_protocol: nobody could connect"));
+        assert!(
+            told("gateway.trusted_proxies = []", "127.0.0.1:1")
+                .contains("listener.proxy_protocol: nobody could connect")
+        );
         assert_eq!(told("gateway.trusted_proxies = [\"10.0.0.0/8\"]", "127.0.0.1:1"), "");
+        assert_eq!(told("gateway.trusted_proxies = [\"10.0.0.300\"]", "127.0.0.1:1").lines().count(), 1);
         assert_eq!(told("", "unix:s"), "");
         assert!(told("gateway.client_address = \"x forwarded\"", "unix:s").contains("gateway.client_address: "));
     }
