@@ -62,6 +62,8 @@ pub(super) enum Entry {
 
 /// What such an answer is counted as.
 pub(super) const ANSWERED: HandshakeResult = HandshakeResult::AuthRefused;
+/// And why, in the log.
+pub(super) const SERVICE_REFUSED: &str = "the access.forward service refused";
 
 /// The same for a plain request. The rates are those of sessions: a page asks for more than they would allow. But a wrong
 /// password counts as a handshake, and who guessed too often has to wait, as with handshakes.

@@ -216,6 +216,7 @@ impl Visit {
             Ok(Entry::Answered(answer)) => {
                 ledger.ends(RequestResult::Refused);
                 ledger.answers(answer.status());
+                self.record(access::ANSWERED, Some(answer.status()), access::SERVICE_REFUSED.into());
                 return Ok(answer.map(Either::Left));
             }
             Err(refusal) => return refused(refusal),

@@ -143,8 +143,27 @@ impl Visit {
 
     /// Counts and logs that the request at hand was refused.
     pub(super) fn record(&self, result: HandshakeResult, status: Option<StatusCode>, cause: Cow<'static, str>) {
+        self.count(result);
+        self.log(status, cause);
+    }
+
+    /// A plain request whose route takes such is none: its ledger counts it.
+    fn count(&self, result: HandshakeResult) {
+        match &self.about.borrow().meter {
+            Some(_) if self.plain.asks() => {}
+            Some(meter) => meter.handshakes().count(result),
+            None => self.edge.meter.strangers().count(result),
+        }
+    }
+
+    /// What hyper refused by itself was none of the requests that were answered before.
+    pub(super) fn forget(&self) {
+        self.plain.begin();
+        *self.about.borrow_mut() = About { client: peer_address(&self.peer).into(), ..About::default() };
+    }
+
+    fn log(&self, status: Option<StatusCode>, cause: Cow<'static, str>) {
         let about = self.about.borrow();
-        about.meter.as_ref().map_or(self.edge.meter.strangers(), |meter| meter.handshakes()).count(result);
         self.edge.refusals.record(&RefusedHandshake {
             status,
             plain: self.plain.asks(),
@@ -159,7 +178,10 @@ impl Visit {
     }
 
     pub(super) fn refuse(&self, refusal: &Refusal) -> Response<Body> {
-        self.record(refusal.result(), Some(refusal.status()), refusal.cause());
+        if let Some(result) = refusal.result() {
+            self.count(result);
+        }
+        self.log(Some(refusal.status()), refusal.cause());
         self.speller.arm();
         refusal.response()
     }
@@ -224,7 +246,7 @@ impl Visit {
         let granted = match access::check(&route, self.edge.admission.rates(), &caller).await? {
             Entry::Granted(granted) => granted,
             Entry::Answered(answer) => {
-                self.record(access::ANSWERED, Some(answer.status()), "the access.forward service refused".into());
+                self.record(access::ANSWERED, Some(answer.status()), access::SERVICE_REFUSED.into());
                 return Ok(answer);
             }
         };
