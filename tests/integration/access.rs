@@ -1,6 +1,7 @@
 //! Who may come in.
 use super::{
     harness::{Backend, Raw, Running, configured, eventually, one_route, request, soon},
+    program::Program,
     refusals::asked,
     secure::Certificates,
 };
@@ -160,11 +161,9 @@ fn who_guesses_passwords_by_plain_requests_has_to_wait() {
     let page = service(|_| "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into());
     let toml = one_route(
         &page.url(),
-        &format!(
-            "gateway.rates.handshakes_per_address = \"3/m\"\ndefaults.http = \"proxy\"\n\
-             defaults.access.basic = {{ file = {file:?} }}"
-        ),
-    );
+        &format!("gateway.rates.handshakes_per_address = \"3/m\"\ndefaults.access.basic = {{ file = {file:?} }}"),
+    )
+    .replace("name = \"all\"\n", "name = \"all\"\nhttp = \"proxy\"\n");
     let gateway = Running::start(&toml);
     let get = |coded: &str| {
         let named = if coded.is_empty() { String::new() } else { named(coded) };
@@ -309,6 +308,21 @@ fn a_services_refusal_and_its_redirect_pass_to_the_client() {
     assert!(answer.to_lowercase().contains("\r\nlocation: https://login.test/\r\n"), "{answer}");
     assert_eq!(asked(&gateway, &request("/in", "")).0, 101);
     assert_eq!(counted(&gateway, "auth_refused"), 2);
+}
+
+#[test]
+fn a_plain_request_that_the_service_refuses_is_logged() {
+    let auth = service(|_| "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".into());
+    let toml = forwarded("ws://127.0.0.1:1", &auth).replace("name = \"all\"\n", "name = \"all\"\nhttp = \"proxy\"\n");
+    let mut program = Program::start(&(toml + "[[listener]]\naddress = \"127.0.0.1:0\"\n"), &[]);
+    let mut client = Raw::connect(program.address());
+    client.send(b"GET /page?token=x HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 403 "));
+    let line = program.logged("request refused");
+    for part in ["status=403", "the access.forward service refused", "/page", "127.0.0.1"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!line.contains("token"), "{line}");
 }
 
 #[test]
