@@ -147,7 +147,7 @@ impl Gateway {
         let memory = memory_limit(config.gateway.memory_limit, outboxes.clone());
         let max_sessions = max_sessions(&config);
         let admission = Admission::new(max_sessions, Some(memory));
-        admission.rates().set(&config.gateway.rates);
+        admission.rates().set(&config.gateway.rates, Instant::now());
         admission.limit_connections(max_http_connections(&config));
         let access = config.access_log.as_ref().map(AccessLog::start).transpose()?.map(Arc::new);
         let verdicts = Arc::new(VerdictLog::new(config.log.sessions, access.clone()));

@@ -117,7 +117,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream) -> Opening {
         id: "one".into(),
         route: Arc::new(route),
         lease: Lease::new(Arc::new(Backend::new("pool", BackendAddress::Echo))),
-        client: ClientAddress(None),
+        client: ClientAddress::Unix,
         user_agent: None,
         origin: None,
         local_port: None,

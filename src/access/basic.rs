@@ -14,15 +14,20 @@ use std::{
     hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 
-/// Passwords that may wait to be checked, on one route. Each takes a quarter of a second or so, on another thread.
+/// Passwords that may wait to be checked, of all routes. Each takes a quarter of a second or so, on another thread.
 const WAITING: usize = 64;
+/// How long one may take then: all that wait before it are hashed on one thread.
+pub(super) const PATIENCE: Duration = Duration::from_secs(16);
+/// Bytes of the longest password. Hashes of longer ones take time that grows faster than they do.
+const LONGEST: usize = 1024;
 
 /// `access.basic`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +67,30 @@ impl BasicConfig {
     }
 }
 
+/// Bounds how many passwords are hashed at a time, and how many wait for that.
+#[derive(Debug)]
+pub(super) struct Hashing {
+    threads: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Hashing {
+    fn new() -> Arc<Self> {
+        let threads = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        Arc::new(Self { threads: Arc::new(Semaphore::new(threads)), waiting: AtomicUsize::new(0) })
+    }
+
+    /// The one of this process: routes, and gateways, have its cores together.
+    pub(super) fn of_the_process() -> Arc<Self> {
+        static HASHING: LazyLock<Arc<Hashing>> = LazyLock::new(Hashing::new);
+        Arc::clone(&HASHING)
+    }
+}
+
 /// Checks passwords, a few at a time, and remembers which were right: clients come back with the same.
 pub(super) struct Basic {
     config: BasicConfig,
-    threads: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    hashing: Arc<Hashing>,
     /// Digests of names and passwords that were right, at most one for each user; they die with the process.
     right: Mutex<HashMap<String, Digest>>,
     keys: [RandomState; 2],
@@ -75,11 +99,9 @@ pub(super) struct Basic {
 type Digest = [u64; 2];
 
 impl Basic {
-    pub(super) fn new(config: BasicConfig) -> Self {
-        let threads = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    pub(super) fn new(config: BasicConfig, hashing: Arc<Hashing>) -> Self {
         let keys = [RandomState::new(), RandomState::new()];
-        let threads = Arc::new(Semaphore::new(threads));
-        Self { config, threads, waiting: AtomicUsize::new(0), right: Mutex::default(), keys }
+        Self { config, hashing, right: Mutex::default(), keys }
     }
 
     pub(super) fn config(&self) -> &BasicConfig {
@@ -91,7 +113,7 @@ impl Basic {
         let (name, password) = credentials(headers).ok_or(NotIn::Wrong)?;
         let digest = self.digest(&name, &password);
         if !self.is_right(&name, &digest) {
-            let (hash, known) = self.config.users.hash(&name).ok_or(NotIn::Wrong)?;
+            let (hash, known) = self.config.users.hash(&name);
             if !(self.fits(hash.clone(), password).await? && known) {
                 return Err(NotIn::Wrong);
             }
@@ -120,8 +142,8 @@ impl Basic {
 
     /// Hashes on another thread. One that has begun goes on there if the client leaves, and keeps its place meanwhile.
     async fn fits(&self, hash: Hash, password: Vec<u8>) -> Result<bool, NotIn> {
-        let waiting = Waiting::enter(&self.waiting).ok_or(NotIn::Busy)?;
-        let place = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| NotIn::Busy)?;
+        let waiting = Waiting::enter(&self.hashing.waiting).ok_or(NotIn::Busy)?;
+        let place = Arc::clone(&self.hashing.threads).acquire_owned().await.map_err(|_| NotIn::Busy)?;
         drop(waiting);
         let checked = tokio::task::spawn_blocking(move || {
             let fits = hash.fits(&password);
@@ -163,7 +185,8 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let decoded = BASE64_STANDARD.decode(coded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     let name = String::from_utf8(decoded[..colon].to_vec()).ok()?;
-    (!name.chars().any(char::is_control)).then(|| (name, decoded[colon + 1..].to_vec()))
+    let password = &decoded[colon + 1..];
+    (!name.chars().any(char::is_control) && password.len() <= LONGEST).then(|| (name, password.to_vec()))
 }
 
 #[cfg(test)]
@@ -179,13 +202,18 @@ mod tests {
     }
 
     fn basic() -> Basic {
-        Basic::new(BasicConfig {
+        sharing(&Hashing::new())
+    }
+
+    fn sharing(hashing: &Arc<Hashing>) -> Basic {
+        let config = BasicConfig {
             file: "users".into(),
             users: users(),
             realm: HeaderValue::from_static("chat"),
             user_header: Some(HeaderName::from_static("x-user")),
             authorization: Authorization::Remove,
-        })
+        };
+        Basic::new(config, Arc::clone(hashing))
     }
 
     fn with(lines: &[&str]) -> HeaderMap {
@@ -238,10 +266,32 @@ mod tests {
     async fn who_was_right_is_not_held_up_by_guesses() {
         let basic = basic();
         assert!(basic.check(&with(&[&coded("ann:secret")])).await.is_ok());
-        basic.waiting.store(WAITING, Relaxed);
+        basic.hashing.waiting.store(WAITING, Relaxed);
         assert_eq!(basic.check(&with(&[&coded("ann:guess")])).await.err(), Some(NotIn::Busy));
         assert!(basic.check(&with(&[&coded("ann:secret")])).await.is_ok());
-        assert_eq!(basic.waiting.load(Relaxed), WAITING);
+        assert_eq!(basic.hashing.waiting.load(Relaxed), WAITING);
+    }
+
+    #[tokio::test]
+    async fn routes_wait_for_the_same_threads() {
+        let hashing = Hashing::new();
+        let (one, other) = (sharing(&hashing), sharing(&hashing));
+        one.hashing.waiting.store(WAITING, Relaxed);
+        assert_eq!(other.check(&with(&[&coded("ann:secret")])).await.err(), Some(NotIn::Busy));
+        assert!(Arc::ptr_eq(&Hashing::of_the_process(), &Hashing::of_the_process()));
+    }
+
+    #[tokio::test]
+    async fn no_password_is_longer_than_a_kibibyte() {
+        let basic = basic();
+        let all: Vec<_> = (0..basic.hashing.threads.available_permits())
+            .map(|_| Arc::clone(&basic.hashing.threads).try_acquire_owned().unwrap())
+            .collect();
+        let long = format!("ann:{}", "x".repeat(LONGEST + 1));
+        // At once, though nothing can be hashed.
+        assert_eq!(basic.check(&with(&[&coded(&long)])).await.err(), Some(NotIn::Wrong));
+        drop(all);
+        assert_eq!(basic.check(&with(&[&coded(&long[..long.len() - 1])])).await.err(), Some(NotIn::Wrong));
     }
 
     #[test]

@@ -12,15 +12,20 @@ use rustls_pki_types::ServerName;
 use std::{
     fmt, io,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_rustls::TlsConnector;
 
 /// Connections that are kept while nothing is asked.
 const KEPT: usize = 64;
+/// How long one is: below the five seconds after which common servers close theirs, so that a question seldom meets its end. What lies
+/// between may forget it without a word, and the question would wait in vain.
+const IDLE: Duration = Duration::from_secs(4);
 /// Bytes of the head of an answer.
 const HEAD: usize = 64 << 10;
 
@@ -56,7 +61,8 @@ impl AskError {
 /// Shared by all workers. A connection is driven on the worker that opened it.
 pub(super) struct Client {
     tls: Option<TlsConnector>,
-    idle: Mutex<Vec<Sender>>,
+    /// With the time when each was asked last, the latest behind.
+    idle: Mutex<Vec<(Sender, Instant)>>,
 }
 
 impl fmt::Debug for Client {
@@ -93,15 +99,17 @@ impl Client {
         let answer = sender.send_request(request).await?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT {
-            idle.push(sender);
+            idle.push((sender, Instant::now()));
         }
         Ok(answer)
     }
 
-    /// One whose last answer has been read. Those that have ended are dropped, and those still at it, which end by themselves.
+    /// One whose last answer has been read. Those that have ended or were idle for long are dropped, and those still at it, which end
+    /// by themselves.
     fn kept(&self) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(sender) = idle.pop() {
+        idle.retain(|(_, since)| since.elapsed() < IDLE);
+        while let Some((sender, _)) = idle.pop() {
             if sender.is_ready() {
                 return Some(sender);
             }
@@ -131,4 +139,52 @@ async fn shake(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Resu
         }
     });
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http::uri::PathAndQuery;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::yield_now,
+        time::{advance, pause, resume},
+    };
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_unless_it_was_idle_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let service = Service { tls: false, authority, target: PathAndQuery::from_static("/"), ca: None };
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Relaxed);
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {
+                        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                    }
+                });
+            }
+        });
+        let client = Client::new(None);
+        for (idle, connections) in [(Duration::ZERO, 1), (Duration::ZERO, 1), (IDLE, 2), (Duration::ZERO, 2)] {
+            pause();
+            advance(idle).await;
+            resume();
+            client.get(&service, HeaderMap::new()).await.unwrap();
+            assert_eq!(accepted.load(Relaxed), connections);
+            while !client.idle.lock().unwrap().iter().all(|(sender, _)| sender.is_ready()) {
+                yield_now().await;
+            }
+        }
+    }
 }

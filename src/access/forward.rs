@@ -53,10 +53,10 @@ static NOT_ASKED: [HeaderName; 6] =
     [HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_EXTENSIONS, CONTENT_LENGTH, EXPECT];
 
 impl Service {
-    /// As it is written in `gateway.toml`.
+    /// Where it is, for people: without the query, which may hold a secret.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority, self.target)
+        format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority, self.target.path())
     }
 }
 

@@ -8,18 +8,19 @@ mod users;
 
 pub use basic::{Authorization, BasicConfig};
 pub use forward::{ForwardConfig, Service};
+pub(crate) use networks::canonical;
 pub use networks::{Addresses, Networks};
 pub use users::{Users, UsersError};
 
 use crate::upstream::{UpstreamTlsError, trusting};
-use basic::{Basic, NotIn};
+use basic::{Basic, Hashing, NotIn};
 use client::Client;
 use forward::{Forward, NoAnswer, Said};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::AUTHORIZATION, uri::PathAndQuery,
 };
 use hyper::body::Incoming;
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// `access` of a route.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,6 +31,13 @@ pub struct AccessConfig {
 }
 
 impl AccessConfig {
+    /// The longest that password and service may take together, when all is slow.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let password = self.basic.as_ref().map_or(Duration::ZERO, |_| basic::PATIENCE);
+        password.saturating_add(self.forward.as_ref().map_or(Duration::ZERO, |forward| forward.timeout))
+    }
+
     /// Files that it was read from, and that may be replaced.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let users = self.basic.iter().map(|basic| basic.file.clone());
@@ -87,7 +95,7 @@ impl Guard {
         };
         Ok(Self {
             addresses: config.addresses.clone(),
-            basic: config.basic.clone().map(Basic::new),
+            basic: config.basic.clone().map(|basic| Basic::new(basic, Hashing::of_the_process())),
             forward: config.forward.as_ref().map(forward).transpose()?,
         })
     }
@@ -102,11 +110,12 @@ impl Guard {
         self.basic.is_some() && headers.contains_key(AUTHORIZATION)
     }
 
-    /// Asks for the password, then the service. `told` are the headers that the service is sent: made only if it is asked.
+    /// Asks for the password, then the service. `told` makes the headers that the service is sent, of what the password has
+    /// brought, if it is asked.
     pub(crate) async fn check(
         &self,
         asked: &Asked<'_>,
-        told: impl FnOnce() -> HeaderMap,
+        told: impl FnOnce(&Granted) -> HeaderMap,
     ) -> Result<Decision, NotLetIn> {
         if !self.admits(asked.client) {
             return Err(NotLetIn::Address);
@@ -116,7 +125,7 @@ impl Guard {
             granted = basic.check(asked.headers).await.map_err(|not_in| refused(basic, not_in))?;
         }
         if let Some(forward) = &self.forward {
-            match forward.ask(asked.method, asked.target, told()).await {
+            match forward.ask(asked.method, asked.target, told(&granted)).await {
                 Ok(Said::Yes(more)) => granted.headers.extend(more.headers),
                 Ok(Said::No(answer)) => return Ok(Decision::Answered(answer)),
                 Err(NoAnswer { status, cause }) => return Err(NotLetIn::Failed { status, cause }),
@@ -152,7 +161,7 @@ impl Granted {
 
     /// Removes what the client wrote in these headers, in their underscore spellings too, which CGI-like backends take for the same; then
     /// sets them.
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         if self.headers.is_empty() {
             return;
         }
@@ -164,9 +173,9 @@ impl Granted {
         for (name, value) in headers.iter().filter(|(name, _)| !concerned(name)) {
             kept.append(name, value.clone());
         }
-        for (name, value) in self.headers {
+        for (name, value) in &self.headers {
             if let Some(value) = value {
-                kept.append(name, value);
+                kept.append(name, value.clone());
             }
         }
         *headers = kept;

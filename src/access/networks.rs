@@ -19,12 +19,9 @@ impl Networks {
     pub fn new(networks: &[IpNet]) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
-            match *network {
+            match canonical(*network) {
                 IpNet::V4(network) => v4.push(network.trunc()),
-                IpNet::V6(network) => match mapped(network) {
-                    Some(network) => v4.push(network),
-                    None => v6.push(network.trunc()),
-                },
+                IpNet::V6(network) => v6.push(network.trunc()),
             }
         }
         Self { v4: Ipv4Net::aggregate(&v4), v6: Ipv6Net::aggregate(&v6) }
@@ -68,6 +65,14 @@ impl fmt::Display for Networks {
             }
         }
         Ok(())
+    }
+}
+
+/// The IPv4 network where one is written as an IPv6 one; addresses are compared so.
+pub(crate) fn canonical(network: IpNet) -> IpNet {
+    match network {
+        IpNet::V4(_) => network,
+        IpNet::V6(six) => mapped(six).map_or(network, IpNet::V4),
     }
 }
 

@@ -65,12 +65,13 @@ impl Rates {
         Self { start, handshakes: Pair::default(), sessions: Pair::default() }
     }
 
-    /// From now on these limits hold; what was counted stays.
-    pub fn set(&self, config: &RatesConfig) {
-        self.handshakes.all.bounds.set(config.handshakes);
-        self.handshakes.each.bounds.set(config.handshakes_per_address);
-        self.sessions.all.bounds.set(config.sessions);
-        self.sessions.each.bounds.set(config.sessions_per_address);
+    /// From now on these limits hold. What was counted stays, but nobody waits longer for it than these let anybody wait.
+    pub fn set(&self, config: &RatesConfig, now: Instant) {
+        let now = self.nanos(now);
+        self.handshakes.all.set(config.handshakes, now);
+        self.handshakes.each.set(config.handshakes_per_address, now);
+        self.sessions.all.set(config.sessions, now);
+        self.sessions.each.set(config.sessions_per_address, now);
     }
 
     /// One more of them comes. A client without an address is counted among all alone.
@@ -148,6 +149,14 @@ impl Bounds {
             Some(wait) => Err(Duration::from_nanos(wait)),
         }
     }
+
+    /// What was due under other bounds. Later than these let anything be due, it becomes the end of their burst: one passes, and
+    /// the next at their pace.
+    fn within(&self, due: u64, now: u64) -> u64 {
+        let (each, ahead) = (self.each.load(Relaxed), self.ahead.load(Relaxed));
+        let burst = now.saturating_add(ahead);
+        if due > burst.saturating_add(each) { burst } else { due }
+    }
 }
 
 /// For all together.
@@ -158,6 +167,11 @@ struct Limiter {
 }
 
 impl Limiter {
+    fn set(&self, rate: Option<Rate>, now: u64) {
+        self.bounds.set(rate);
+        let _ = self.due.fetch_update(Relaxed, Relaxed, |due| Some(self.bounds.within(due, now)));
+    }
+
     fn take(&self, now: u64) -> Result<(), Duration> {
         if self.bounds.off() {
             return Ok(());
@@ -182,6 +196,13 @@ struct AddressLimiter {
 }
 
 impl AddressLimiter {
+    fn set(&self, rate: Option<Rate>, now: u64) {
+        self.bounds.set(rate);
+        if let Some(table) = self.table.get() {
+            table.each(|due| self.bounds.within(due, now));
+        }
+    }
+
     fn take(&self, key: u64, now: u64) -> Result<(), Duration> {
         if self.bounds.off() {
             return Ok(());
@@ -234,6 +255,14 @@ impl Table {
         (self.locks[place % LOCKS].lock().unwrap_or_else(PoisonError::into_inner), place / LOCKS)
     }
 
+    /// Replaces what is known of each address.
+    fn each(&self, next: impl Fn(u64) -> u64) {
+        for sets in &self.locks {
+            let mut sets = sets.lock().unwrap_or_else(PoisonError::into_inner);
+            sets.iter_mut().flatten().for_each(|due| due.at = next(due.at));
+        }
+    }
+
     /// Lets `next` replace what is known of an address, zero if that is nothing.
     fn with(&self, key: u64, next: impl FnOnce(u64) -> Result<u64, Duration>) -> Result<(), Duration> {
         let (mut sets, place) = self.set(key);
@@ -265,7 +294,7 @@ mod tests {
     fn limited(config: RatesConfig) -> (Rates, Instant) {
         let start = Instant::now();
         let rates = Rates::new(start);
-        rates.set(&config);
+        rates.set(&config, start);
         (rates, start)
     }
 
@@ -335,10 +364,43 @@ mod tests {
     fn limits_change_and_can_be_taken_away() {
         let (rates, now) = limited(RatesConfig { handshakes: rate(1, 60), ..RatesConfig::default() });
         assert_eq!(passed(&rates, None, now), 1);
-        rates.set(&RatesConfig { handshakes: rate(50, 1), ..RatesConfig::default() });
+        rates.set(&RatesConfig { handshakes: rate(50, 1), ..RatesConfig::default() }, now);
         assert!(passed(&rates, None, now + Duration::from_secs(61)) == 50);
-        rates.set(&RatesConfig::default());
+        rates.set(&RatesConfig::default(), now);
         assert_eq!(passed(&rates, None, now), 100);
+    }
+
+    #[test]
+    fn a_limit_that_is_raised_holds_nobody_to_the_old_one() {
+        let per_minute = RatesConfig { handshakes_per_address: rate(1, 60), ..RatesConfig::default() };
+        let (each, start) = limited(per_minute);
+        let (all, _) = limited(RatesConfig { handshakes: rate(1, 60), ..RatesConfig::default() });
+        let now = start + Duration::from_secs(1);
+        for (rates, raised) in [
+            (&each, RatesConfig { handshakes_per_address: rate(50, 1), ..RatesConfig::default() }),
+            (&all, RatesConfig { handshakes: rate(50, 1), ..RatesConfig::default() }),
+        ] {
+            let one = client("192.0.2.1");
+            assert_eq!(passed(rates, one, now), 1);
+            rates.set(&raised, now);
+            assert_eq!(passed(rates, one, now), 1, "at once");
+            assert_eq!(passed(rates, one, now + Duration::from_millis(40)), 2, "and then at the new pace");
+            rates.set(&raised, now + Duration::from_millis(40));
+            assert_eq!(
+                passed(rates, one, now + Duration::from_millis(40)),
+                0,
+                "the same limit once more gives nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_lowered_forgets_nothing() {
+        let (rates, now) = limited(RatesConfig { handshakes: rate(60, 1), ..RatesConfig::default() });
+        assert_eq!(passed(&rates, None, now), 60);
+        rates.set(&RatesConfig { handshakes: rate(1, 60), ..RatesConfig::default() }, now);
+        assert_eq!(passed(&rates, None, now + Duration::from_millis(999)), 0);
+        assert_eq!(passed(&rates, None, now + Duration::from_secs(1)), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Names and hashed passwords, from a file as `htpasswd` writes it.
 use argon2::Argon2;
 use sha_crypt::{PasswordVerifier, ShaCrypt};
-use std::{collections::HashMap, fmt, io::Read, path::Path, str::FromStr};
+use std::{collections::HashMap, fmt, io::Read, path::Path, str::FromStr, sync::Arc};
 
 /// The largest file that is read.
 const LARGEST: u64 = 4 << 20;
@@ -9,7 +9,9 @@ const LARGEST: u64 = 4 << 20;
 /// Who may come in by name. Two with the same names and hashes are equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Users {
-    hashes: HashMap<String, Hash>,
+    hashes: Arc<HashMap<String, Hash>>,
+    /// The one that takes longest to check.
+    dearest: Hash,
 }
 
 /// A password as it is kept.
@@ -57,7 +59,7 @@ impl Users {
     }
 
     fn parse(text: &str) -> Result<Self, UsersError> {
-        let mut hashes = HashMap::new();
+        let mut hashes: HashMap<String, Hash> = HashMap::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -73,20 +75,17 @@ impl Users {
                 return Err(wrong("this name comes twice", "keep one line for each name"));
             }
         }
-        if hashes.is_empty() {
+        let Some(dearest) = hashes.values().max_by_key(|hash| hash.price()).cloned() else {
             let message = " names no user".to_owned();
             return Err(UsersError { message, help: "add one with htpasswd -B FILE NAME" });
-        }
-        Ok(Self { hashes })
+        };
+        Ok(Self { hashes: Arc::new(hashes), dearest })
     }
 
-    /// The hash to check a password against: of this user, or of another, so that a wrong name takes as long as a wrong
+    /// The hash to check a password against: of this user, or the dearest, so that a wrong name takes as long as a wrong
     /// password; and whether it is this user's.
-    pub(super) fn hash(&self, name: &str) -> Option<(&Hash, bool)> {
-        match self.hashes.get(name) {
-            Some(hash) => Some((hash, true)),
-            None => self.hashes.values().next().map(|hash| (hash, false)),
-        }
+    pub(super) fn hash(&self, name: &str) -> (&Hash, bool) {
+        self.hashes.get(name).map_or((&self.dearest, false), |hash| (hash, true))
     }
 
     #[must_use]
@@ -122,6 +121,19 @@ impl Hash {
         kind.map(|kind| Self { kind, text: text.into() })
     }
 
+    /// About how many microseconds it takes to check, on a machine of our days: enough to tell kinds and costs apart.
+    fn price(&self) -> u64 {
+        let number =
+            |name: &str| self.text.split(['$', ',']).find_map(|part| part.strip_prefix(name)?.parse::<u64>().ok());
+        match self.kind {
+            Kind::Bcrypt => {
+                50 << self.text.split('$').nth(2).and_then(|cost| cost.parse::<u32>().ok()).unwrap_or(0).min(31)
+            }
+            Kind::Argon2 => number("m=").unwrap_or(0).saturating_mul(number("t=").unwrap_or(1)),
+            Kind::ShaCrypt => number("rounds=").unwrap_or(5000),
+        }
+    }
+
     /// Takes its time, as hashes of passwords do: not for a worker's thread.
     pub(super) fn fits(&self, password: &[u8]) -> bool {
         match self.kind {
@@ -154,9 +166,32 @@ pub(super) mod tests {
         let argon2: argon2::PasswordHash = argon2.unwrap();
         for text in [BCRYPT, SHA512, SHA256, &argon2.to_string(), &BCRYPT.replace("$2b$", "$2y$")] {
             let users = Users::parse(&format!("# users\n\nann:{text}\n")).unwrap();
-            let (hash, known) = users.hash("ann").unwrap();
+            let (hash, known) = users.hash("ann");
             assert!(known && hash.fits(b"secret") && !hash.fits(b"Secret") && !hash.fits(b""), "{text}");
-            assert!(!users.hash("bob").unwrap().1);
+            assert!(!users.hash("bob").1);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_takes_as_long_as_the_dearest_hash() {
+        let bcrypt = |cost: &str| BCRYPT.replace("$04$", &format!("${cost}$"));
+        let argon2 = |params: &str| format!("$argon2id$v=19${params}$MDEyMzQ1Njc4OWFiY2RlZg$AAAAAAAAAAAAAAAAAAAAAA");
+        let sha = |rounds: &str| SHA256.replace("$5$", &format!("$5${rounds}"));
+        let ascending = [
+            bcrypt("04"),
+            sha("rounds=1000$"),
+            SHA512.to_owned(),
+            bcrypt("10"),
+            argon2("m=19456,t=4,p=1"),
+            argon2("m=65536,t=3,p=4"),
+            bcrypt("12"),
+            sha("rounds=900000$"),
+        ];
+        for many in 1..=ascending.len() {
+            let lines: String =
+                ascending[..many].iter().enumerate().map(|(i, hash)| format!("u{i}:{hash}\n")).collect();
+            let users = Users::parse(&lines).unwrap();
+            assert!(users.hash("nobody").0 == users.hash(&format!("u{}", many - 1)).0, "{lines}");
         }
     }
 

@@ -83,6 +83,7 @@ pub(super) fn set(filter: &mut Filter, key: &str, value: &str) -> Result<(), Pro
         "upstream" => filter.upstream = text(),
         "backend" => filter.backend = text(),
         "client" if value == "unix" => filter.client = Some(Clients::Unix),
+        "client" if value == "unknown" => filter.client = Some(Clients::Unknown),
         "client" => filter.client = Some(Clients::From(config::network(value).map_err(explained)?)),
         "min_age" => filter.min_age = time()?,
         "max_age" => filter.max_age = time()?,

@@ -49,6 +49,7 @@ pub(super) fn read(table: &Table<'_>, base: &Arc<AccessConfig>, folder: &Path) -
     }
     read_basic(&table.child("basic", &keys::BASIC), &mut access.basic, folder);
     read_forward(&table.child("forward", &keys::FORWARD), &mut access.forward, folder);
+    one_word(table, &access);
     Arc::new(access)
 }
 
@@ -87,15 +88,30 @@ fn read_basic(table: &Table<'_>, basic: &mut Option<BasicConfig>, folder: &Path)
     }
 }
 
+/// Who a client is, only one of them may say.
+fn one_word(table: &Table<'_>, access: &AccessConfig) {
+    let (Some(basic), Some(forward)) = (&access.basic, &access.forward) else { return };
+    let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
+    let Some(header) = &basic.user_header else { return };
+    let twice = forward.copy_headers.iter().any(|copied| dashed(copied) == dashed(header));
+    let key = ["basic", "forward"].into_iter().find(|key| table.has(key));
+    if let (true, Some(key)) = (twice, key) {
+        let message = format!("both basic.user_header and forward.copy_headers set {header}");
+        table.report(key, Wrong::new(message, "take it out of one of them, or name another header"));
+    }
+}
+
 fn read_forward(table: &Table<'_>, forward: &mut Option<ForwardConfig>, folder: &Path) {
     match table.read("url", value::unless("off", service)) {
-        Some(Some(service)) => {
-            let new = || ForwardConfig {
-                service: service.clone(),
-                timeout: Duration::from_secs(5),
-                copy_headers: Vec::new(),
-            };
-            *forward = Some(ForwardConfig { service: service.clone(), ..forward.take().unwrap_or_else(new) });
+        Some(Some(mut service)) => {
+            let base = forward.take();
+            // Whose certificates are believed is not a matter of the URL.
+            let ca = base.as_ref().and_then(|base| base.service.ca.clone());
+            service.ca = ca.filter(|_| service.tls);
+            *forward = Some(match base {
+                Some(base) => ForwardConfig { service, ..base },
+                None => ForwardConfig { service, timeout: Duration::from_secs(5), copy_headers: Vec::new() },
+            });
         }
         Some(None) => *forward = None,
         None => {}
@@ -265,12 +281,50 @@ mod tests {
         let access = &config.routes[0].options.access;
         let told = super::told(access).unwrap();
         let expected = format!("with a password (2 users in {}/users)", folder.path().display());
-        assert_eq!(told, format!("{expected}; if http://127.0.0.1:9000/auth?a=b says so"));
+        assert_eq!(told, format!("{expected}; if http://127.0.0.1:9000/auth says so"), "a query may hold a secret");
         let (basic, forward) = (access.basic.as_ref().unwrap(), access.forward.as_ref().unwrap());
         assert_eq!((basic.realm.to_str().unwrap(), basic.user_header.as_ref().unwrap().as_str()), ("chat", "x-user"));
         assert_eq!((forward.timeout.as_secs(), forward.copy_headers[0].as_str()), (1, "x-role"));
         assert_eq!(*config.routes[1].options.access, Default::default());
         assert_eq!(access.files(), [folder.path().join("users")]);
+    }
+
+    #[test]
+    fn only_one_of_them_says_who_a_client_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+        std::fs::write(folder.path().join("users"), format!("ann:{hash}\n")).unwrap();
+        let told = |copied: &str| {
+            let text = format!(
+                "{REST}defaults.access.basic = {{ file = \"users\", user_header = \"X-User\" }}\n\
+                 [[route]]\nupstream = \"u\"\n[[route]]\npath = \"/b\"\nupstream = \"u\"\n\
+                 access.forward = {{ url = \"http://a/\", copy_headers = [\"{copied}\"] }}\n"
+            );
+            parse("g", &text, folder.path()).map_or_else(|errors| errors.to_string(), |_| String::new())
+        };
+        assert_eq!(told("X-Role"), "");
+        for copied in ["x-user", "X_User"] {
+            let told = told(copied);
+            assert!(told.starts_with("g:9:") && told.contains("set x-user; take it out of one"), "{told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_route_with_another_service_keeps_the_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+        let text = format!(
+            "{REST}defaults.access.forward = {{ url = \"https://a.test/\", ca = \"ca.pem\", timeout = \"1s\" }}\n\
+             [[route]]\nupstream = \"u\"\naccess.forward.url = \"https://b.test/\"\n\
+             [[route]]\npath = \"/plain\"\nupstream = \"u\"\naccess.forward.url = \"http://b.test/\"\n"
+        );
+        let config = parse("g", &text, folder.path()).unwrap_or_else(|errors| panic!("{errors}"));
+        let forward = |index: usize| config.routes[index].options.access.forward.as_ref().unwrap();
+        assert_eq!(forward(0).service.ca.as_ref().unwrap().0, folder.path().join("ca.pem"));
+        assert_eq!((forward(0).service.authority.as_str(), forward(0).timeout.as_secs()), ("b.test", 1));
+        assert_eq!(forward(1).service.ca, None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Addresses of `gateway.toml`: listeners, backends, hosts, paths, origins, networks.
 use super::{problem::Wrong, value::quoted};
-use crate::{listener::ListenAddress, route::HostPattern, upstream::BackendAddress};
+use crate::{access::canonical, listener::ListenAddress, route::HostPattern, upstream::BackendAddress};
 use ipnet::IpNet;
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -255,7 +255,7 @@ pub(super) fn origin(text: &str) -> Result<String, Wrong> {
 /// # Errors
 /// Says what is wrong with the text and what would be right.
 pub fn network(text: &str) -> Result<IpNet, Wrong> {
-    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map(canonical).map_err(|_| {
         let help = "write a network such as \"10.0.0.0/8\" or an address such as \"::1\"";
         Wrong::new(format!("{} is not a network", quoted(text)), help)
     })

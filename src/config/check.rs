@@ -35,7 +35,9 @@ fn read(root: &Table<'_>, base: &Path) -> Config {
     let upstreams = upstreams::read(root, base);
     let access_log = read_access_log(&root.child("access_log", &keys::ACCESS_LOG), base);
     let gateway = root.child("gateway", &keys::GATEWAY);
-    let listeners = listeners::read(root, base, gateway.has("trusted_proxies"));
+    // A list with mistakes names somebody, too.
+    let named = |value: &DeValue<'_>| Ok(value.as_array().is_none_or(|list| !list.is_empty()));
+    let listeners = listeners::read(root, base, gateway.read("trusted_proxies", named) == Some(true));
     Config {
         gateway: read_gateway(&gateway, base),
         log: read_log(&root.child("log", &keys::LOG), access_log.is_some()),

@@ -153,6 +153,36 @@ upstream.u = {{ servers = ["wss://h"], tls = {{ ca = "a.pem" }} }}
     }
 
     #[test]
+    fn mistakes_about_certificates_of_clients_say_what_would_be_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        write(path, "a");
+        let told = |clients: &str| {
+            let text = format!(
+                "listener = [{{ address = \"127.0.0.1:1\", tls = {{ certificate = \"a.pem\", key = \"a.key\", clients = {clients} }} }}]\n\
+                 route = [{{ upstream = \"u\" }}]\nupstream.u.servers = [\"builtin:echo\"]\n"
+            );
+            parse("g", &text, path).map_or_else(|errors| errors.to_string(), |_| String::new())
+        };
+        assert_eq!(told("{ ca = \"a.pem\" }"), "");
+        assert_eq!(told("{ ca = \"a.pem\", verify = \"optional\" }"), "");
+        for (clients, expected) in [
+            ("{}", "listener.tls.clients.ca: this key is missing; write ca = "),
+            ("{ verify = \"optional\" }", "listener.tls.clients.ca: this key is missing"),
+            ("{ ca = \"a.key\" }", "listener.tls.clients.ca: "),
+            ("{ ca = \"none.pem\" }", "none.pem cannot be read"),
+            ("{ ca = \"a.pem\", crl = \"a.pem\" }", "listener.tls.clients.crl: "),
+            ("{ ca = \"a.pem\", verify = \"on\" }", "listener.tls.clients.verify: \"on\""),
+            ("{ ca = \"a.pem\", file = \"b.pem\" }", "known here: ca, crl, verify"),
+            ("true", "listener.tls.clients: "),
+        ] {
+            let told = told(clients);
+            assert!(told.starts_with("g:1:") && told.contains(expected), "{clients}: {told}");
+            assert_eq!(told.lines().count(), 1, "{clients}: {told}");
+        }
+    }
+
+    #[test]
     fn the_proxy_protocol_needs_somebody_who_may_speak_it() {
         let told = |first: &str, address: &str| {
             let text = format!(
@@ -162,7 +192,12 @@ upstream.u = {{ servers = ["wss://h"], tls = {{ ca = "a.pem" }} }}
             parse("g", &text, Path::new("/")).map_or_else(|errors| errors.to_string(), |_| String::new())
         };
         assert!(told("", "127.0.0.1:1").contains("listener.proxy_protocol: nobody could connect"));
+        assert!(
+            told("gateway.trusted_proxies = []", "127.0.0.1:1")
+                .contains("listener.proxy_protocol: nobody could connect")
+        );
         assert_eq!(told("gateway.trusted_proxies = [\"10.0.0.0/8\"]", "127.0.0.1:1"), "");
+        assert_eq!(told("gateway.trusted_proxies = [\"10.0.0.300\"]", "127.0.0.1:1").lines().count(), 1);
         assert_eq!(told("", "unix:s"), "");
         assert!(told("gateway.client_address = \"x forwarded\"", "unix:s").contains("gateway.client_address: "));
     }

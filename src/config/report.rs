@@ -6,6 +6,7 @@ use super::{
     warnings,
 };
 use crate::{
+    access::rates::RatesConfig,
     listener::{ClientCertificates, ListenAddress, ListenerConfig, TlsVersion, Verify, proxy_protocol::ProxyProtocol},
     pem,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
@@ -333,6 +334,7 @@ fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceil
         let most = ceilings.max_http_connections(&config.gateway);
         writeln!(out, "  {most} connections of plain HTTP by max_http_connections")?;
     }
+    write_rates(out, &config.gateway.rates)?;
     writeln!(out, "  {sessions} sessions by the descriptor limit of {descriptors} (2 for each, {reserve} kept back)")?;
     let tcp =
         |server: &ServerConfig| matches!(server.address, BackendAddress::Tcp { .. } | BackendAddress::Service { .. });
@@ -340,6 +342,17 @@ fn write_ceilings(out: &mut fmt::Formatter<'_>, config: &Config, ceilings: &Ceil
         writeln!(out, "  {ports} sessions to each TCP address of a backend by the local ports, from each source")?;
     }
     Ok(())
+}
+
+fn write_rates(out: &mut fmt::Formatter<'_>, rates: &RatesConfig) -> fmt::Result {
+    let RatesConfig { handshakes, handshakes_per_address, sessions, sessions_per_address } = rates;
+    let told = [
+        (handshakes, "handshakes by rates.handshakes"),
+        (handshakes_per_address, "handshakes from one address by rates.handshakes_per_address"),
+        (sessions, "new sessions by rates.sessions"),
+        (sessions_per_address, "new sessions from one address by rates.sessions_per_address"),
+    ];
+    told.iter().try_for_each(|(rate, what)| rate.iter().try_for_each(|rate| writeln!(out, "  {rate} {what}")))
 }
 
 /// A number of bytes in the largest unit that leaves a whole part.
@@ -357,7 +370,7 @@ mod tests {
     use super::*;
     use crate::config::{parse, tests::read};
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-    use std::{fs, path::Path};
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
     const CEILINGS: Ceilings = Ceilings { descriptors: 1024, ports: 28_232 };
 
@@ -456,6 +469,37 @@ headers and masking key, 40 bytes of TCP and IPv4 headers a packet, and over TLS
         let text = report(&config, &CEILINGS, day("2026-01-01")).text;
         assert!(text.contains("upstream  no heartbeat\n"), "{text}");
         assert!(text.contains("28232 sessions to each TCP address"), "{text}");
+    }
+
+    #[test]
+    fn passwords_that_others_read_and_headers_that_nobody_may_set_are_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users");
+        fs::write(&file, "ann:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n").unwrap();
+        let told = |address: &str, mode: u32| {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let text = format!(
+                "gateway = {{ client_address = \"x-client\", rates.sessions_per_address = \"30/m\" }}\n\
+                 listener = [{{ address = \"{address}\" }}]\nupstream.u.servers = [\"builtin:echo\"]\n\
+                 defaults.access.basic.file = \"users\"\n\
+                 route = [{{ upstream = \"u\" }}, {{ path = \"/b\", upstream = \"u\" }}]\n"
+            );
+            let config = parse("g", &text, folder.path()).unwrap_or_else(|errors| panic!("{errors}"));
+            report(&config, &CEILINGS, day("2026-01-01"))
+        };
+        let all = told("0.0.0.0:1", 0o644);
+        let expected = [
+            "users: every user of this machine can read the hashes",
+            "0.0.0.0:1, which has no TLS",
+            "nobody is believed",
+        ];
+        assert_eq!(all.warnings.len(), expected.len(), "{all}");
+        for (warned, expected) in all.warnings.iter().zip(expected) {
+            assert!(warned.contains(expected), "{warned}");
+        }
+        assert!(all.text.contains("\n  30/m new sessions from one address by rates.sessions_per_address\n"), "{all}");
+        assert_eq!(told("127.0.0.1:1", 0o640).warnings.len(), 1);
+        assert_eq!(told("unix:s", 0o640).warnings, [""; 0]);
     }
 
     /// A leaf for `chat.test` valid in all of 2026 and the authority that signed it, with the leaf's key, all PEM.

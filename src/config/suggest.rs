@@ -9,7 +9,11 @@ use super::{
 const FOREIGN: &[(&str, &str)] = &[
     ("metrics", "write address in [admin]: metrics are served there"),
     ("stats", "write address in [admin]"),
-    ("healthcheck", "write health in a [[listener]]"),
+    (
+        "healthcheck",
+        "write health in a [[listener]], where balancers ask the gateway, or check = { kind = \"http\" } in [upstream.NAME], \
+         by which it asks backends",
+    ),
     ("token", "write token_file in [admin], the name of a file that holds the token"),
     ("clientclosed", "a client's own close frame crosses untouched"),
     ("upstreamclosed", "a backend's own close frame crosses untouched"),
@@ -94,7 +98,11 @@ const FOREIGN: &[(&str, &str)] = &[
     ("authresponseheaders", "write access.forward.copy_headers"),
     ("limitreq", "write rates.handshakes_per_address and rates.sessions_per_address in [gateway]"),
     ("limitreqzone", "write rates.handshakes_per_address and rates.sessions_per_address in [gateway]"),
-    ("ratelimit", "write rates in [gateway]"),
+    (
+        "ratelimit",
+        "write rates in [gateway] for handshakes and sessions, or messages_per_second and bytes_per_second in limits.client for \
+         what a session sends",
+    ),
     ("maxconnrate", "write rates.sessions in [gateway]"),
     ("sourcerange", "write access.allow"),
     ("ipallowlist", "write access.allow"),
@@ -128,7 +136,6 @@ const FOREIGN: &[(&str, &str)] = &[
     ("maxsize", "write limits.client.message or limits.upstream.message"),
     ("limitrate", "write limits.upstream.bytes_per_second, or limits.client.bytes_per_second for what clients send"),
     ("proxylimitrate", "write limits.upstream.bytes_per_second"),
-    ("ratelimit", "write limits.client.messages_per_second or limits.client.bytes_per_second"),
     ("messagerate", "write limits.client.messages_per_second"),
     ("maxfragments", "write limits.client.fragments"),
     ("loglevel", "write level in [log]"),
@@ -145,7 +152,6 @@ const FOREIGN: &[(&str, &str)] = &[
     ("hashkey", "write balance = \"hash\" and hash = \"query:NAME\" in [upstream.NAME]"),
     ("stickycookie", "write sticky = { cookie = \"NAME\" } in [upstream.NAME]"),
     ("slowstart", "write slow_start in [upstream.NAME]"),
-    ("healthcheck", "write check = { kind = \"http\" } in [upstream.NAME]"),
     ("httpchk", "write check = { kind = \"http\" } in [upstream.NAME]"),
     ("inter", "write interval in check of [upstream.NAME]"),
     ("maxconns", "write servers = [{ url = \"…\", max_sessions = 100 }] in [upstream.NAME]"),
@@ -289,7 +295,10 @@ mod tests {
             (&DEFAULTS, "keepalive", "ping_interval"),
             (&DEFAULTS, "keepalive_timeout", "timeouts.idle"),
             (&ROOT, "metrics", "[admin]"),
-            (&LISTENER, "healthcheck", "health"),
+            (&LISTENER, "healthcheck", "health in a [[listener]]"),
+            (&UPSTREAM, "healthCheck", "check = {"),
+            (&GATEWAY, "rateLimit", "rates"),
+            (&ROUTE, "rate_limit", "messages_per_second"),
             (&ROUTE, "auth_request", "access.forward"),
             (&ROUTE, "auth_basic_user_file", "access.basic.file"),
             (&GATEWAY, "limit_req", "rates"),
@@ -299,6 +308,14 @@ mod tests {
             let help = unknown(place, name).help;
             assert!(help.contains(ours), "{name}: {help}");
         }
+    }
+
+    #[test]
+    fn each_foreign_name_stands_once() {
+        let mut names: Vec<&str> = FOREIGN.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
     }
 
     #[test]

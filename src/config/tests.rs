@@ -181,7 +181,7 @@ fn every_other_key_can_be_set() {
         gateway.workers = 2
         gateway.max_sessions = 1_000
         gateway.memory_limit = "1GiB"
-        gateway.trusted_proxies = ["10.0.0.0/8", "::1"]
+        gateway.trusted_proxies = ["10.0.0.0/8", "::1", "::ffff:192.0.2.0/120"]
         gateway.pid_file = "run/gate.pid"
         gateway.upgrade_timeout = "5s"
         log = { level = "warn,pulsegate::relay=trace", format = "json", sessions = "abnormal" }
@@ -220,7 +220,8 @@ fn every_other_key_can_be_set() {
     assert_eq!(config.gateway.memory_limit, Some(1 << 30));
     assert_eq!(config.gateway.pid_file, Some("conf/run/gate.pid".into()));
     assert_eq!(config.gateway.upgrade_timeout, Duration::from_secs(5));
-    assert_eq!(config.gateway.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+    let trusted = ["10.0.0.0/8", "::1/128", "192.0.2.0/24"].map(|text| text.parse().unwrap());
+    assert_eq!(config.gateway.trusted_proxies, trusted);
     assert_eq!(
         (config.gateway.drain.timeout, config.gateway.drain.code),
         (Duration::from_secs(60), CloseCode::new(1012))

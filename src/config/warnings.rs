@@ -4,7 +4,7 @@ use super::{
     value::{quoted, time_text},
 };
 use crate::{
-    listener::{CertificateFiles, ListenAddress, ListenerTls},
+    listener::{CertificateFiles, ListenAddress, ListenerTls, trust::ClientSource},
     pacing::Pace,
     pem,
     relay::Side,
@@ -51,6 +51,8 @@ pub(super) fn warnings(config: &Config, ceilings: &Ceilings, now: SystemTime) ->
         }
         warnings.extend(upstream.dials.sources.iter().filter_map(|source| of_source(upstream, *source)));
     }
+    warnings.extend(of_passwords(config));
+    warnings.extend(of_client_address(config));
     warnings.extend(config.admin.iter().flat_map(of_admin));
     warnings.extend(of_drain(config));
     warnings.extend(of_ceilings(config, ceilings));
@@ -81,11 +83,55 @@ fn of_source(upstream: &UpstreamConfig, source: IpAddr) -> Option<String> {
     Some(format!("upstream {}: source {source} cannot be used on this machine now: {error}", quoted(&upstream.name)))
 }
 
+/// Whether others than its owner and group may read a file.
+fn is_open(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.mode() & 0o007 != 0)
+}
+
+/// Of `access.basic`: who may read the hashes, and who the passwords.
+fn of_passwords(config: &Config) -> Vec<String> {
+    let asking = config.routes.iter().filter_map(|route| Some((route, route.options.access.basic.as_ref()?)));
+    let (routes, mut files): (Vec<_>, Vec<_>) = asking.map(|(route, basic)| (quoted(&route.name), &basic.file)).unzip();
+    files.sort();
+    files.dedup();
+    let open = files.into_iter().filter(|file| is_open(file));
+    let mut warnings: Vec<String> = open
+        .map(|file| {
+            let file = file.display();
+            format!("{file}: every user of this machine can read the hashes of access.basic; chmod 640 it")
+        })
+        .collect();
+    let plain = config.listeners.iter().filter(|listener| listener.tls.is_none()).find_map(|listener| match &listener
+        .address
+    {
+        ListenAddress::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
+        ListenAddress::Tcp(_) | ListenAddress::Unix(_) => None,
+    });
+    if let (Some(route), Some(address)) = (routes.first(), plain) {
+        warnings.push(format!(
+            "route {route} asks for passwords, and they can be read on the network of {address}, which has no TLS; \
+             set tls, or keep it to proxies on a network you trust"
+        ));
+    }
+    warnings
+}
+
+fn of_client_address(config: &Config) -> Option<String> {
+    let ClientSource::Header(name) = &config.gateway.client_address else { return None };
+    let unix = config.listeners.iter().any(|listener| matches!(listener.address, ListenAddress::Unix(_)));
+    (config.gateway.trusted_proxies.is_empty() && !unix).then(|| {
+        format!(
+            "gateway.client_address is {}, and nobody is believed about it: name the proxies in front in \
+             gateway.trusted_proxies",
+            quoted(name.as_str())
+        )
+    })
+}
+
 fn of_admin(admin: &AdminConfig) -> Vec<String> {
     let mut warnings = Vec::new();
     let file = admin.token_file.as_ref();
-    let open = file.and_then(|file| fs::metadata(file).ok()).is_some_and(|found| found.mode() & 0o007 != 0);
-    if let (Some(file), true) = (file, open) {
+    if let Some(file) = file.filter(|file| is_open(file)) {
         let file = file.display();
         warnings.push(format!("{file}: every user of this machine can read the token of [admin]; chmod 640 it"));
     }

@@ -45,7 +45,7 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    /// Whether only certificates, keys or authorities are wrong, which may be half replaced.
+    /// Whether only certificates, keys, authorities or users are wrong, which may be half replaced.
     fn is_of_certificates(&self) -> bool {
         match self {
             Self::Configuration(error) => error.downcast_ref::<ConfigErrors>().is_some_and(of_certificates),
@@ -65,7 +65,7 @@ impl ReloadError {
 fn of_certificates(errors: &ConfigErrors) -> bool {
     errors.problems.iter().all(|problem| {
         let key = problem.key.as_str();
-        key.ends_with(".tls.ca")
+        [".tls.ca", ".access.forward.ca", ".access.basic.file"].iter().any(|file| key.ends_with(file))
             || (key.starts_with("listener.tls.") || key.starts_with("upstream.") && key.contains(".tls."))
                 && [".key", ".certificate", ".ca", ".crl"].iter().any(|file| key.ends_with(file))
     })
@@ -158,7 +158,7 @@ impl Reloader {
             match &result {
                 Err(error) if error.is_of_certificates() && tries < TRIES => {
                     if tries == 1 {
-                        tracing::warn!("certificates are being replaced, it seems, and read again soon: {error}");
+                        tracing::warn!("files are being replaced, it seems, and read again soon: {error}");
                     }
                 }
                 Ok(_) | Err(_) => return this.tell(&result),

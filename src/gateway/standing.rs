@@ -16,6 +16,7 @@ use std::{
     collections::HashSet,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 /// All that a reload replaces, but for what the workers keep of it.
@@ -88,7 +89,7 @@ impl Standing {
             self.admission.limit_connections(max_http_connections(new));
         }
         if was.rates != is.rates {
-            self.admission.rates().set(&is.rates);
+            self.admission.rates().set(&is.rates, Instant::now());
         }
         self.verdicts.select(new.log.sessions);
         if self.config.log.level != new.log.level && !log::set_level(&new.log.level) {

@@ -12,8 +12,12 @@ use crate::{
     metrics::HandshakeResult,
     route::Route,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, uri::PathAndQuery};
-use std::time::Instant;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response,
+    header::{AUTHORIZATION, COOKIE},
+    uri::PathAndQuery,
+};
+use tokio::time::Instant;
 
 /// What the route's guard and the gateway's rates go by.
 pub(super) struct Caller<'a> {
@@ -23,15 +27,28 @@ pub(super) struct Caller<'a> {
     /// As the client named us.
     pub(super) authority: &'a HeaderValue,
     pub(super) headers: &'a HeaderMap,
-    pub(super) now: Instant,
+    /// Makes headers for the backend what the route says.
+    pub(super) edit: &'a dyn Fn(&mut HeaderMap),
 }
 
+/// What a service judges a client by, as it came: `headers.request` may hide it from the backend.
+static JUDGED: [HeaderName; 2] = [AUTHORIZATION, COOKIE];
+
 impl Caller<'_> {
-    /// The headers that a service which decides is sent.
-    fn told(&self) -> HeaderMap {
+    /// The headers that a service which decides is sent: the backend's, so that nobody forges to the one what the other never sees.
+    fn told(&self, granted: &Granted) -> HeaderMap {
         let mut headers = self.headers.clone();
         remove_hop_by_hop(&mut headers);
         self.provenance.tell(&mut headers, self.authority);
+        granted.apply(&mut headers);
+        let judged = JUDGED.each_ref().map(|name| headers.get_all(name).iter().cloned().collect::<Vec<_>>());
+        (self.edit)(&mut headers);
+        for (name, values) in JUDGED.iter().zip(judged) {
+            headers.remove(name);
+            for value in values {
+                headers.append(name, value);
+            }
+        }
         headers
     }
 }
@@ -45,22 +62,24 @@ pub(super) enum Entry {
 
 /// What such an answer is counted as.
 pub(super) const ANSWERED: HandshakeResult = HandshakeResult::AuthRefused;
+/// And why, in the log.
+pub(super) const SERVICE_REFUSED: &str = "the access.forward service refused";
 
 /// The same for a plain request. The rates are those of sessions: a page asks for more than they would allow. But a wrong
 /// password counts as a handshake, and who guessed too often has to wait, as with handshakes.
 pub(super) async fn check_plain(route: &Route, rates: &Rates, caller: &Caller<'_>) -> Result<Entry, Refusal> {
-    let client = caller.provenance.client;
+    let (client, counted) = (caller.provenance.client.ip(), caller.provenance.counted);
     let may_guess = route.guard.may_guess(caller.headers);
     if may_guess && route.guard.admits(client) {
-        rates.allow(Counted::Handshakes, client, caller.now).map_err(Refusal::Rate)?;
+        rates.allow(Counted::Handshakes, counted, now()).map_err(Refusal::Rate)?;
     }
     let asked = Asked { client, method: caller.method, target: caller.target, headers: caller.headers };
-    match route.guard.check(&asked, || caller.told()).await {
+    match route.guard.check(&asked, |granted| caller.told(granted)).await {
         Ok(Decision::Answered(answer)) => Ok(Entry::Answered(passed_on(answer))),
         Ok(Decision::Granted(granted)) => Ok(Entry::Granted(granted)),
         Err(refusal) => {
             if may_guess && let NotLetIn::Credentials(_) = &refusal {
-                rates.take(Counted::Handshakes, client, caller.now).map_err(Refusal::Rate)?;
+                rates.take(Counted::Handshakes, counted, now()).map_err(Refusal::Rate)?;
             }
             Err(Refusal::Entry(refusal))
         }
@@ -69,17 +88,22 @@ pub(super) async fn check_plain(route: &Route, rates: &Rates, caller: &Caller<'_
 
 /// In this order: the route's lists, the rates for handshakes, password, service, the rates for sessions.
 pub(super) async fn check(route: &Route, rates: &Rates, caller: &Caller<'_>) -> Result<Entry, Refusal> {
-    let client = caller.provenance.client;
+    let (client, counted) = (caller.provenance.client.ip(), caller.provenance.counted);
     if !route.guard.admits(client) {
         return Err(Refusal::Entry(NotLetIn::Address));
     }
-    rates.take(Counted::Handshakes, client, caller.now).map_err(Refusal::Rate)?;
+    rates.take(Counted::Handshakes, counted, now()).map_err(Refusal::Rate)?;
     let asked = Asked { client, method: caller.method, target: caller.target, headers: caller.headers };
-    match route.guard.check(&asked, || caller.told()).await.map_err(Refusal::Entry)? {
+    match route.guard.check(&asked, |granted| caller.told(granted)).await.map_err(Refusal::Entry)? {
         Decision::Answered(answer) => Ok(Entry::Answered(passed_on(answer))),
         Decision::Granted(granted) => {
-            rates.take(Counted::Sessions, client, caller.now).map_err(Refusal::Rate)?;
+            rates.take(Counted::Sessions, counted, now()).map_err(Refusal::Rate)?;
             Ok(Entry::Granted(granted))
         }
     }
+}
+
+/// To be asked for each time: password and service take seconds.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }

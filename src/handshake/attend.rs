@@ -127,6 +127,9 @@ fn opening(stream: Stream, read_buf: &[u8], upgrade: Upgrade) -> Opening {
 
 /// Logs what hyper refused by itself.
 fn explain(error: &hyper::Error, visit: &Visit) {
+    if error.is_parse() && !visit.busy() {
+        visit.forget();
+    }
     let (result, status, cause) = if error.is_parse_too_large() {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         let cause = "the request head is larger than `limits.header` or has over 100 headers".into();

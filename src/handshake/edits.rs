@@ -3,15 +3,16 @@ use super::{headers::retain, identity};
 use crate::{
     listener::Peer,
     route::{Edits, RouteConfig, Variable},
+    session::ClientAddress,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
 /// What variables are taken from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known<'a> {
     pub(super) peer: &'a Peer,
-    pub(super) client: Option<IpAddr>,
+    pub(super) client: ClientAddress,
     /// As the client named us.
     pub(super) host: Option<&'a HeaderValue>,
     pub(super) id: Option<&'a HeaderValue>,
@@ -57,7 +58,7 @@ impl<'a> Known<'a> {
         let certificate = || facts.and_then(|facts| facts.certificate.as_ref());
         let of = |tell: fn(&[u8]) -> Option<String>| certificate().and_then(|der| tell(der)).unwrap_or_default().into();
         match variable {
-            Variable::ClientAddress => self.client.map(|client| client.to_string()).unwrap_or_default().into(),
+            Variable::ClientAddress => self.client.ip().map(|client| client.to_string()).unwrap_or_default().into(),
             Variable::Host => header_text(self.host),
             Variable::Scheme => if self.peer.tls { "https" } else { "http" }.into(),
             Variable::Route => self.route.name.as_str().into(),
@@ -110,7 +111,7 @@ mod tests {
         };
         let (peer, route) = (Peer::new(None, false), route(HostPattern::Any, "/chat"));
         let (host, id) = (HeaderValue::from_static("gate.test:80"), HeaderValue::from_static("7"));
-        let client = Some("2001:db8::7".parse().unwrap());
+        let client = ClientAddress::Ip("2001:db8::7".parse().unwrap());
         let known = Known { peer: &peer, client, host: Some(&host), id: Some(&id), route: &route };
         edit(&mut map, &edits, &known);
         let lines: Vec<_> = map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();

@@ -1,9 +1,10 @@
 //! What proxies in front tell of the client, how far it is believed, and what the backend is told.
-use super::headers::{is_token, members, retain, split};
+use super::headers::{is_token, retain, split};
 use crate::listener::{
     Peer,
     trust::{ClientSource, Trust},
 };
+use crate::session::ClientAddress;
 use crate::upstream::Ends;
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use std::{
@@ -22,10 +23,11 @@ const LONGEST_ID: usize = 128;
 /// Where a request comes from, as far as it can be believed.
 #[derive(Debug)]
 pub(super) struct Provenance {
-    /// The client's address; `None` on a Unix socket whose peer named none.
-    pub(super) client: Option<IpAddr>,
+    pub(super) client: ClientAddress,
     /// The same as text, as logs have it.
     pub(super) name: Box<str>,
+    /// Whom limits for each address count: the client, or whoever spoke for it in a way that cannot be read.
+    pub(super) counted: Option<IpAddr>,
     /// Whether our peer's forwarded headers are believed.
     trusted: bool,
     /// They are not, and yet name a client.
@@ -40,7 +42,8 @@ pub(super) struct Provenance {
 
 impl Provenance {
     /// Walks from our peer towards the client, as long as each hop is one of `trusted_proxies`: the first that is not is the
-    /// client, whatever stands before it. A Unix socket's peer is believed, as the socket's file says who may connect.
+    /// client, whatever stands before it. A Unix socket's peer is believed, as the socket's file says who may connect. Behind a
+    /// hop that cannot be read anybody may be: the client is not the proxy that named it so.
     ///
     /// Unless another header is asked for, `X-Forwarded-For` is read, or `Forwarded` where it is missing: a proxy that sets
     /// one lets the other through as its client wrote it.
@@ -54,16 +57,19 @@ impl Provenance {
             ClientSource::Header(name) => (hops_of(headers, name), Some(name.clone())),
         };
         let hops = if trusted { named } else { Vec::new() };
-        let mut client = address;
+        let (mut client, mut counted) = (ClientAddress::from(address), address);
         for hop in hops.iter().rev() {
-            let Some(before) = hop_address(hop) else { break };
-            client = Some(before);
-            if !trust.trusts(client) {
+            let Some(before) = hop_address(hop) else {
+                client = ClientAddress::Unknown;
+                break;
+            };
+            (client, counted) = (ClientAddress::Ip(before), Some(before));
+            if !trust.trusts(counted) {
                 break;
             }
         }
-        let name = client_name(client).into();
-        Self { client, name, trusted, contested, asked, hops, peer: address, tls: peer.tls }
+        let name = client.to_string().into();
+        Self { client, name, counted, trusted, contested, asked, hops, peer: address, tls: peer.tls }
     }
 
     /// Removes what is not believed and sets what we know. `headers` still hold what the client sent; `host` is the
@@ -73,7 +79,7 @@ impl Provenance {
         let scheme = HeaderValue::from_static(if self.tls { "https" } else { "http" });
         let scheme = headers.entry(X_FORWARDED_PROTO).or_insert(scheme).clone();
         let host = headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone()).clone();
-        let name = self.client.and_then(|_| HeaderValue::from_str(&self.name).ok());
+        let name = self.client.ip().and_then(|_| HeaderValue::from_str(&self.name).ok());
         let forwarded_for = if self.alone() { name.clone() } else { HeaderValue::from_str(&self.forwarded_for()).ok() };
         set(headers, X_FORWARDED_FOR, forwarded_for);
         set(headers, X_REAL_IP, name);
@@ -89,8 +95,9 @@ impl Provenance {
 
     /// The two ends of the client's connection, as far as they are known: a port is zero where only the address was named.
     pub(super) fn ends(&self, peer: &Peer) -> Option<Ends> {
-        let ours = peer.address.filter(|address| Some(address.ip().to_canonical()) == self.client);
-        let client = SocketAddr::new(self.client?, ours.map_or(0, |address| address.port()));
+        let client = self.client.ip()?;
+        let ours = peer.address.filter(|address| address.ip().to_canonical() == client);
+        let client = SocketAddr::new(client, ours.map_or(0, |address| address.port()));
         let any: IpAddr = if client.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let reached = peer.local.map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()));
         Some(Ends { client, reached: reached.unwrap_or_else(|| SocketAddr::new(any, 0)) })
@@ -98,7 +105,7 @@ impl Provenance {
 
     /// Whether our peer is the client, and told of nobody before it.
     fn alone(&self) -> bool {
-        self.hops.is_empty() && self.client == self.peer
+        self.hops.is_empty() && self.client == ClientAddress::from(self.peer)
     }
 
     fn forwarded_for(&self) -> String {
@@ -133,11 +140,6 @@ impl Provenance {
         }
         list
     }
-}
-
-/// A client as logs have it.
-pub(super) fn client_name(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
 }
 
 /// What stands before the next member of a list.
@@ -175,12 +177,32 @@ fn hops_of(headers: &HeaderMap, header: &HeaderName) -> Vec<String> {
             lines.flat_map(|line| line.split(',').map(|hop| hop.trim().to_owned()).collect::<Vec<_>>()).collect();
         return hops.into_iter().filter(|hop| !hop.is_empty()).collect();
     }
-    let node = |element: &str| {
-        let pair = split(element, ';').filter_map(|pair| pair.split_once('='));
-        let mut nodes = pair.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-        nodes.next().map(|(_, value)| value.trim().trim_matches('"').to_owned())
-    };
-    members(headers, &FORWARDED).map(|element| node(element).unwrap_or_else(|| "unknown".into())).collect()
+    let lines = headers.get_all(FORWARDED).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let hop = |element: &str| named_by(element).unwrap_or("unknown").to_owned();
+    lines.flat_map(|line| split(&line, ',').map(hop).collect::<Vec<_>>()).collect()
+}
+
+/// The node that an element of `Forwarded` names. One with a quote out of place names none: a client that leaves one open would
+/// hide in it what a proxy appends.
+fn named_by(element: &str) -> Option<&str> {
+    let pairs = split(element, ';').map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        Some((name.trim(), unquoted(value.trim())?))
+    });
+    let pairs: Vec<(&str, &str)> = pairs.collect::<Option<_>>()?;
+    pairs.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, value)| value)
+}
+
+/// What stands in a whole quoted string, its escapes as they are, or in a value without quotes.
+fn unquoted(value: &str) -> Option<&str> {
+    let Some(open) = value.strip_prefix('"') else { return (!value.contains('"')).then_some(value) };
+    let mut escaped = false;
+    let end = open.find(|c: char| {
+        let ends = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    })?;
+    (end + 1 == open.len()).then(|| &open[..end])
 }
 
 /// The address of a hop, however written: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
@@ -254,8 +276,8 @@ mod tests {
         Trust { client_address: ClientSource::Header(HeaderName::from_static(header)), ..trusted() }
     }
 
-    fn client(peer: &Peer, lines: &[(&str, &str)]) -> Option<String> {
-        Provenance::find(peer, &trusted(), &headers(lines)).client.map(|client| client.to_string())
+    fn client(peer: &Peer, lines: &[(&str, &str)]) -> String {
+        Provenance::find(peer, &trusted(), &headers(lines)).client.to_string()
     }
 
     /// What the backend sees of a request with these lines, sorted.
@@ -280,7 +302,7 @@ mod tests {
             (&[(xff, "1.1.1.1, 203.0.113.7, 10.0.0.9")], "203.0.113.7"),
             (&[(xff, "1.1.1.1"), (xff, "203.0.113.7")], "203.0.113.7"),
             (&[(xff, "10.0.0.3, 10.0.0.2")], "10.0.0.3"),
-            (&[(xff, "1.1.1.1, unknown, 10.0.0.9")], "10.0.0.9"),
+            (&[(xff, " ,")], "10.0.0.1"),
             (&[(xff, "\", 203.0.113.7")], "203.0.113.7"),
             (&[(xff, "203.0.113.7:1234")], "203.0.113.7"),
             (&[(xff, "2001:db8::7")], "2001:db8::7"),
@@ -288,24 +310,52 @@ mod tests {
             (&[(xff, "::ffff:203.0.113.7")], "203.0.113.7"),
             (&[("forwarded", "for=203.0.113.7;proto=https, for=10.0.0.9")], "203.0.113.7"),
             (&[("forwarded", "proto=http; For=\"[2001:db8::7]:443\"")], "2001:db8::7"),
-            (&[("forwarded", "for=1.1.1.1, for=_hidden")], "10.0.0.1"),
+            (&[("forwarded", "for=1.1.1.1;by=\"a\\\"b, c\", for=\"203.0.113.7\" , for=10.0.0.9")], "203.0.113.7"),
             (&[("forwarded", "for=1.1.1.1"), (xff, "203.0.113.7")], "203.0.113.7"),
         ] {
-            assert_eq!(client(&peer("10.0.0.1"), lines).as_deref(), Some(expected), "{lines:?}");
+            assert_eq!(client(&peer("10.0.0.1"), lines), expected, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn behind_a_hop_that_cannot_be_read_is_nobody_that_is_known() {
+        let (xff, forwarded) = ("x-forwarded-for", "forwarded");
+        for (line, counted) in [
+            ((xff, "1.1.1.1, unknown, 10.0.0.9"), "10.0.0.9"),
+            ((xff, "what?"), "10.0.0.1"),
+            ((forwarded, "for=1.1.1.1, for=_hidden"), "10.0.0.1"),
+            ((forwarded, "proto=https"), "10.0.0.1"),
+            // As a client begins, and its proxy goes on.
+            ((forwarded, "for=\", for=203.0.113.7"), "10.0.0.1"),
+            ((forwarded, "for=1.1.1.1;by=\", for=203.0.113.7"), "10.0.0.1"),
+            ((forwarded, "for=1.1.1.1;by=\", for=\"[2001:db8::7]:443\";by=x, for=10.0.0.9"), "10.0.0.1"),
+            ((forwarded, "for=1.1.1.1;by=\"\\, for=\"[2001:db8::7]:443\""), "10.0.0.1"),
+            ((forwarded, "for=1.1.1.1;by=a\"b\", for=_x"), "10.0.0.1"),
+            ((forwarded, "for=\"1.1.1.1\"\"2.2.2.2\""), "10.0.0.1"),
+            ((forwarded, "for"), "10.0.0.1"),
+        ] {
+            let found = Provenance::find(&peer("10.0.0.1"), &trusted(), &headers(&[line]));
+            assert_eq!((found.client, &*found.name), (ClientAddress::Unknown, "unknown"), "{line:?}");
+            assert_eq!(found.counted, Some(counted.parse().unwrap()), "{line:?}");
+            assert!(!told(&peer("10.0.0.1"), &[line]).iter().any(|line| line.starts_with("x-real-ip")), "{line:?}");
+        }
+        let mut map = headers(&[]);
+        map.insert(FORWARDED, HeaderValue::from_bytes(b"\xff, for=203.0.113.7").unwrap());
+        assert_eq!(&*Provenance::find(&peer("10.0.0.1"), &trusted(), &map).name, "203.0.113.7");
+        assert_eq!(client(&UNIX, &[(xff, "what?")]), "unknown");
     }
 
     #[test]
     fn a_peer_that_is_not_trusted_is_the_client() {
         let lines = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
-        assert_eq!(client(&peer("203.0.113.7"), &lines).as_deref(), Some("203.0.113.7"));
-        assert_eq!(client(&peer("::ffff:203.0.113.7"), &lines).as_deref(), Some("203.0.113.7"));
+        assert_eq!(client(&peer("203.0.113.7"), &lines), "203.0.113.7");
+        assert_eq!(client(&peer("::ffff:203.0.113.7"), &lines), "203.0.113.7");
     }
 
     #[test]
     fn a_unix_peer_is_believed() {
-        assert_eq!(client(&UNIX, &[]), None);
-        assert_eq!(client(&UNIX, &[("x-forwarded-for", "203.0.113.7")]).as_deref(), Some("203.0.113.7"));
+        assert_eq!(client(&UNIX, &[]), "unix");
+        assert_eq!(client(&UNIX, &[("x-forwarded-for", "203.0.113.7")]), "203.0.113.7");
         assert_eq!(
             told(&UNIX, &[]),
             [
@@ -386,7 +436,7 @@ mod tests {
         );
         let client = |trust: &Trust, from: &str| {
             let found = Provenance::find(&peer(from), trust, &headers(&lines));
-            (found.client.map(|client| client.to_string()).unwrap_or_default(), found.contested)
+            (found.name.to_string(), found.contested)
         };
         assert_eq!(client(&by("forwarded"), "10.0.0.1"), ("6.6.6.7".into(), false));
         assert_eq!(client(&by("x-real-ip"), "10.0.0.1"), ("10.0.0.1".into(), false));

@@ -86,9 +86,12 @@ impl Terms {
     /// `defaults` apply before a route is known.
     #[must_use]
     pub fn new(defaults: RouteOptions, trust: Trust, router: Arc<Router>) -> Arc<Self> {
-        let once = |options: &RouteOptions| options.connect + options.handshake;
-        let longest = router.matching_order().map(|route| once(&route.config.options)).max();
-        let patience = longest.unwrap_or_else(|| once(&defaults)) * TRIES;
+        let whole = |options: &RouteOptions| {
+            let backends = (options.connect + options.handshake) * TRIES;
+            backends.saturating_add(options.access.patience())
+        };
+        let longest = router.matching_order().map(|route| whole(&route.config.options)).max();
+        let patience = longest.unwrap_or_else(|| whole(&defaults));
         let plain = router.matching_order().any(|route| route.config.http == PlainHttp::Proxy);
         Arc::new(Self { defaults, trust, router, patience, plain })
     }

@@ -216,6 +216,7 @@ impl Visit {
             Ok(Entry::Answered(answer)) => {
                 ledger.ends(RequestResult::Refused);
                 ledger.answers(answer.status());
+                self.record(access::ANSWERED, Some(answer.status()), access::SERVICE_REFUSED.into());
                 return Ok(answer.map(Either::Left));
             }
             Err(refusal) => return refused(refusal),
@@ -227,7 +228,7 @@ impl Visit {
             }
         }
         let authority = request.authority.clone();
-        let affinity = route.upstream.affinity(provenance.client, &request.target, &request.headers);
+        let affinity = route.upstream.affinity(provenance.client.ip(), &request.target, &request.headers);
         let mut head = request.into_upstream(config);
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
@@ -261,7 +262,7 @@ impl Visit {
             target: &request.target,
             authority: &request.authority,
             headers: &request.headers,
-            now: Instant::now().into_std(),
+            edit: &|headers| self.edit_request(&route.config, headers),
         };
         access::check_plain(route, self.edge.admission.rates(), &caller).await
     }

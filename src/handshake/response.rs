@@ -88,9 +88,9 @@ impl Refusal {
         }
     }
 
-    /// What it is counted as.
-    pub(super) fn result(&self) -> HandshakeResult {
-        match self {
+    /// What a handshake is counted as that is refused so; `None`: it is none.
+    pub(super) fn result(&self) -> Option<HandshakeResult> {
+        let result = match self {
             Self::Method | Self::Tunnel => HandshakeResult::Method,
             Self::NotAnUpgrade(_) => HandshakeResult::NotAnUpgrade,
             Self::Version => HandshakeResult::Version,
@@ -108,11 +108,13 @@ impl Refusal {
             Self::Denied(Denied::Address) => HandshakeResult::AddressLimit,
             Self::Upstream { status: StatusCode::GATEWAY_TIMEOUT, .. } => HandshakeResult::BackendTimeout,
             Self::Upstream { status: StatusCode::SERVICE_UNAVAILABLE, .. } => HandshakeResult::NoBackend,
-            Self::Upstream { .. } | Self::Exchange { .. } => HandshakeResult::BackendFailed,
+            Self::Upstream { .. } => HandshakeResult::BackendFailed,
+            Self::Exchange { .. } => return None,
             Self::Overloaded => HandshakeResult::Overloaded,
             Self::TimedOut => HandshakeResult::Timeout,
             Self::Internal => HandshakeResult::Internal,
-        }
+        };
+        Some(result)
     }
 
     /// For the log; names settings and backends.

@@ -3,7 +3,7 @@ use super::{
     Edge,
     access::{self, Caller, Entry},
     edits::{Known, edit},
-    forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
+    forwarded::{Provenance, X_REQUEST_ID, request_id},
     plain::PlainState,
     refusals::RefusedHandshake,
     request::UpgradeRequest,
@@ -64,7 +64,7 @@ pub(super) struct Visit {
 /// What is known of the request at hand, in case it is refused: text only once it is logged.
 #[derive(Default)]
 pub(super) struct About {
-    pub(super) client: Option<IpAddr>,
+    pub(super) client: ClientAddress,
     host: Option<HeaderValue>,
     uri: Option<Uri>,
     pub(super) id: Option<HeaderValue>,
@@ -100,7 +100,7 @@ impl Visit {
         (speller, watch): (Speller, Rc<Watch>),
         arrival: Arrival,
     ) -> Rc<Self> {
-        let about = About { client: peer_address(&peer), ..About::default() };
+        let about = About { client: peer_address(&peer).into(), ..About::default() };
         let phase = Cell::new(Phase::Head(Instant::now() + edge.terms().defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
         let plain = PlainState::new(watch);
@@ -143,13 +143,32 @@ impl Visit {
 
     /// Counts and logs that the request at hand was refused.
     pub(super) fn record(&self, result: HandshakeResult, status: Option<StatusCode>, cause: Cow<'static, str>) {
+        self.count(result);
+        self.log(status, cause);
+    }
+
+    /// A plain request whose route takes such is none: its ledger counts it.
+    fn count(&self, result: HandshakeResult) {
+        match &self.about.borrow().meter {
+            Some(_) if self.plain.asks() => {}
+            Some(meter) => meter.handshakes().count(result),
+            None => self.edge.meter.strangers().count(result),
+        }
+    }
+
+    /// What hyper refused by itself was none of the requests that were answered before.
+    pub(super) fn forget(&self) {
+        self.plain.begin();
+        *self.about.borrow_mut() = About { client: peer_address(&self.peer).into(), ..About::default() };
+    }
+
+    fn log(&self, status: Option<StatusCode>, cause: Cow<'static, str>) {
         let about = self.about.borrow();
-        about.meter.as_ref().map_or(self.edge.meter.strangers(), |meter| meter.handshakes()).count(result);
         self.edge.refusals.record(&RefusedHandshake {
             status,
             plain: self.plain.asks(),
             cause,
-            client: client_name(about.client),
+            client: about.client.to_string(),
             host: about.host.as_ref().map(|host| without_user(&text(host))),
             path: about.uri.as_ref().map(|uri| bounded(uri.path()).to_owned()),
             id: about.id.as_ref().map(text),
@@ -159,7 +178,10 @@ impl Visit {
     }
 
     pub(super) fn refuse(&self, refusal: &Refusal) -> Response<Body> {
-        self.record(refusal.result(), Some(refusal.status()), refusal.cause());
+        if let Some(result) = refusal.result() {
+            self.count(result);
+        }
+        self.log(Some(refusal.status()), refusal.cause());
         self.speller.arm();
         refusal.response()
     }
@@ -168,7 +190,7 @@ impl Visit {
         self.phase.set(Phase::Answering);
         self.plain.begin();
         *self.about.borrow_mut() = About {
-            client: peer_address(&self.peer),
+            client: peer_address(&self.peer).into(),
             host: request.headers().get(HOST).cloned(),
             uri: Some(request.uri().clone()),
             trace: Handshake::begin(self.arrival.take(), request.uri().path(), request.headers()),
@@ -219,19 +241,19 @@ impl Visit {
             target: &request.target,
             authority: &request.authority,
             headers: &request.headers,
-            now: asked.into_std(),
+            edit: &|headers| self.edit_request(&route.config, headers),
         };
         let granted = match access::check(&route, self.edge.admission.rates(), &caller).await? {
             Entry::Granted(granted) => granted,
             Entry::Answered(answer) => {
-                self.record(access::ANSWERED, Some(answer.status()), "the access.forward service refused".into());
+                self.record(access::ANSWERED, Some(answer.status()), access::SERVICE_REFUSED.into());
                 return Ok(answer);
             }
         };
-        let permit = self.edge.admission.admit(&route.config, provenance.client).map_err(Refusal::Denied)?;
+        let permit = self.edge.admission.admit(&route.config, provenance.counted).map_err(Refusal::Denied)?;
         let (key, authority) = (request.key.clone(), request.authority.clone());
         let origin = request.origin.as_deref().map(|origin| bounded(origin).into());
-        let affinity = route.upstream.affinity(provenance.client, &request.target, &request.headers);
+        let affinity = route.upstream.affinity(provenance.client.ip(), &request.target, &request.headers);
         let mut head = request.into_upstream(&route.config);
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
@@ -256,10 +278,10 @@ impl Visit {
         };
         route.upstream.stick(affinity, accepted.lease.backend(), secure, &mut accepted.head.headers);
         let Accepted { stream, early, head, lease, local_port } = accepted;
-        if let (Some(client), true) = (provenance.client, terms.trust.proxies.is_empty()) {
+        if let (Some(client), true) = (provenance.client.ip(), terms.trust.proxies.is_empty()) {
             self.edge.admission.crowd().joined(client, provenance.contested);
         }
-        let client = ClientAddress(provenance.client);
+        let client = provenance.client;
         let config = Arc::clone(&route.config);
         let local_port = local_port.and_then(NonZeroU16::new);
         let facts = Facts {
@@ -321,7 +343,7 @@ pub(super) fn asks_for(health: &Health, request: &Request<Incoming>) -> bool {
 
 /// The peer's address as the log has it.
 pub(super) fn peer_name(peer: &Peer) -> String {
-    client_name(peer_address(peer))
+    ClientAddress::from(peer_address(peer)).to_string()
 }
 
 pub(super) fn peer_address(peer: &Peer) -> Option<IpAddr> {

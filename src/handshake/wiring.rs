@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{
+    access::{AccessConfig, ForwardConfig, Service},
     listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
     upstream::{BackendAddress, Upstream, UpstreamConfig},
 };
+use http::uri::{Authority, PathAndQuery};
 use std::{cell::RefCell, net::SocketAddr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
@@ -395,4 +397,21 @@ fn an_accepted_connection_becomes_a_session_and_gives_back_its_slot() {
         accepting.await.unwrap();
         assert_eq!(slots.available_permits(), 1);
     });
+}
+
+#[test]
+fn the_time_for_a_handshake_has_room_for_password_and_service() {
+    let backend = "127.0.0.1:1".parse().unwrap();
+    let plain = gate(backend, |_| {}).edge.terms().patience;
+    let service = Service {
+        tls: false,
+        authority: Authority::from_static("auth.test"),
+        target: PathAndQuery::from_static("/"),
+        ca: None,
+    };
+    let timeout = Duration::from_secs(40);
+    let forward = Some(ForwardConfig { service, timeout, copy_headers: Vec::new() });
+    let access = Arc::new(AccessConfig { forward, ..AccessConfig::default() });
+    let guarded = gate(backend, |config| config.options.access = access);
+    assert_eq!(guarded.edge.terms().patience, plain + timeout);
 }

@@ -62,15 +62,17 @@ pub struct Filter {
 pub enum Clients {
     /// On a Unix socket.
     Unix,
+    /// Named by their proxies in a way that cannot be read.
+    Unknown,
     From(IpNet),
 }
 
 impl Clients {
     fn holds(self, address: ClientAddress) -> bool {
-        match (self, address.0) {
-            (Self::Unix, address) => address.is_none(),
-            (Self::From(network), Some(address)) => network.contains(&address.to_canonical()),
-            (Self::From(_), None) => false,
+        match self {
+            Self::Unix => address == ClientAddress::Unix,
+            Self::Unknown => address == ClientAddress::Unknown,
+            Self::From(network) => address.ip().is_some_and(|address| network.contains(&address.to_canonical())),
         }
     }
 }
@@ -308,9 +310,10 @@ mod tests {
     #[test]
     fn clients_are_found_by_network() {
         let from = |text: &str| Clients::From(text.parse().unwrap());
-        let at = |text: &str| ClientAddress(Some(text.parse().unwrap()));
+        let at = |text: &str| ClientAddress::Ip(text.parse().unwrap());
         assert!(from("10.0.0.0/8").holds(at("10.1.2.3")) && from("10.0.0.0/8").holds(at("::ffff:10.1.2.3")));
-        assert!(!from("10.0.0.0/8").holds(at("11.0.0.1")) && !from("10.0.0.0/8").holds(ClientAddress(None)));
-        assert!(Clients::Unix.holds(ClientAddress(None)) && !Clients::Unix.holds(at("::1")));
+        assert!(!from("10.0.0.0/8").holds(at("11.0.0.1")) && !from("10.0.0.0/8").holds(ClientAddress::Unix));
+        assert!(Clients::Unix.holds(ClientAddress::Unix) && !Clients::Unix.holds(at("::1")));
+        assert!(Clients::Unknown.holds(ClientAddress::Unknown) && !Clients::Unix.holds(ClientAddress::Unknown));
     }
 }

@@ -1,6 +1,7 @@
 //! Who may come in.
 use super::{
     harness::{Backend, Raw, Running, configured, eventually, one_route, request, soon},
+    program::Program,
     refusals::asked,
     secure::Certificates,
 };
@@ -13,6 +14,8 @@ use std::{
         Mutex,
         mpsc::{Receiver, channel},
     },
+    thread,
+    time::Duration,
 };
 use tungstenite::handshake::derive_accept_key;
 
@@ -58,7 +61,7 @@ fn one_address_may_come_so_often_and_is_told_when_again() {
     assert_eq!(from(&gateway, "192.0.2.1", "/").0, 101);
     let (status, answer) = from(&gateway, "192.0.2.1", "/");
     assert_eq!(status, 429, "{answer}");
-    assert!((20..=31).contains(&retry_after(&answer)), "{answer}");
+    assert!((1..=31).contains(&retry_after(&answer)), "{answer}");
     assert_eq!(from(&gateway, "192.0.2.2", "/").0, 101);
     assert_eq!(from(&gateway, "2001:db8:1:2::1", "/").0, 101);
     assert_eq!(from(&gateway, "2001:db8:1:2::2", "/").0, 101);
@@ -75,15 +78,15 @@ fn all_together_may_come_so_often_on_all_workers() {
     let statuses: Vec<u16> = (1..=6).map(|client| from(&gateway, &format!("192.0.2.{client}"), "/").0).collect();
     assert_eq!(statuses, [101, 101, 101, 503, 503, 503]);
     let (_, answer) = from(&gateway, "192.0.2.9", "/");
-    assert!((10..=26).contains(&retry_after(&answer)), "{answer}");
+    assert!((1..=26).contains(&retry_after(&answer)), "{answer}");
     assert_eq!(counted(&gateway, "rate"), 4);
 }
 
 #[test]
 fn a_rate_that_passes_lets_in_again() {
-    let gateway = Running::start(&behind_a_proxy("gateway.rates.handshakes = \"10/s\""));
+    let gateway = Running::start(&behind_a_proxy("gateway.rates.handshakes = \"2/s\""));
     let refused = (0..30).filter(|_| from(&gateway, "192.0.2.1", "/").0 == 503).count();
-    assert!(refused > 0, "thirty in less than a second");
+    assert!(refused > 0, "thirty in less than a quarter of a minute");
     eventually("there is room again", || from(&gateway, "192.0.2.1", "/").0 == 101);
 }
 
@@ -158,11 +161,9 @@ fn who_guesses_passwords_by_plain_requests_has_to_wait() {
     let page = service(|_| "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into());
     let toml = one_route(
         &page.url(),
-        &format!(
-            "gateway.rates.handshakes_per_address = \"3/h\"\ndefaults.http = \"proxy\"\n\
-             defaults.access.basic = {{ file = {file:?} }}"
-        ),
-    );
+        &format!("gateway.rates.handshakes_per_address = \"3/m\"\ndefaults.access.basic = {{ file = {file:?} }}"),
+    )
+    .replace("name = \"all\"\n", "name = \"all\"\nhttp = \"proxy\"\n");
     let gateway = Running::start(&toml);
     let get = |coded: &str| {
         let named = if coded.is_empty() { String::new() } else { named(coded) };
@@ -176,7 +177,9 @@ fn who_guesses_passwords_by_plain_requests_has_to_wait() {
     assert_eq!(guesses, [401, 401, 401, 429]);
     let (status, answer) = get("YW5uOnNlY3JldA==");
     assert!(status == 429 && answer.contains("\r\nRetry-After: "), "a guess that is right is a guess: {answer}");
+    assert_eq!((counted(&gateway, "credentials"), counted(&gateway, "address_rate")), (0, 0), "they are no handshakes");
     assert_eq!(asked(&gateway, &request("/", "")).0, 429, "handshakes are counted with them");
+    assert_eq!(counted(&gateway, "address_rate"), 1);
 }
 
 /// An HTTP service that answers each request by what is in it.
@@ -236,6 +239,53 @@ fn a_service_decides_and_chosen_headers_go_on_to_the_backend() {
 }
 
 #[test]
+fn a_service_is_told_what_the_backend_is_and_judges_by_what_the_client_brought() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    fs::write(&file, format!("ann:{HASH}\n")).unwrap();
+    let (sender, questions) = channel();
+    let sender = Mutex::new(sender);
+    let auth = service(move |head| {
+        sender.lock().unwrap().send(head.to_lowercase()).unwrap();
+        "HTTP/1.1 204 No Content\r\n\r\n".into()
+    });
+    let toml = |basic: &str| {
+        let headers = "defaults.headers.request = { remove = [\"X-Role\", \"Cookie\"], \
+                       set = { X-Cert = \"{client_cert_subject}\", X-From = \"{client_address}\", Authorization = \"Bearer ours\" } }";
+        format!("{headers}\n{basic}\n{}", forwarded("builtin:echo", &auth))
+    };
+    let forged = "X-Role: root\r\nX_Role: root\r\nX-Cert: root\r\nX_Cert: root\r\nX-From: root\r\nCookie: a=b\r\n";
+    let gateway = Running::start(&toml(""));
+    assert_eq!(asked(&gateway, &request("/", &format!("{forged}Authorization: Bearer theirs\r\n"))).0, 101);
+    let question = soon(&questions);
+    assert!(!question.contains("root") && !question.contains("ours"), "{question}");
+    for line in ["cookie: a=b", "authorization: bearer theirs", "x-from: 127.0.0.1"] {
+        assert!(question.contains(&format!("\r\n{line}\r\n")), "{line} in {question}");
+    }
+    let basic = format!("defaults.access.basic = {{ file = {file:?}, user_header = \"X-Name\" }}");
+    let gateway = Running::start(&toml(&basic));
+    let forged = format!("{forged}X-Name: root\r\nX_Name: root\r\n{}", named("YW5uOnNlY3JldA=="));
+    assert_eq!(asked(&gateway, &request("/", &forged)).0, 101);
+    let question = soon(&questions);
+    assert!(!question.contains("root") && !question.contains("authorization"), "{question}");
+    assert!(question.contains("\r\nx-name: ann\r\n"), "{question}");
+}
+
+#[test]
+fn sessions_are_counted_when_the_service_has_let_them_in_and_not_when_it_was_asked() {
+    let auth = service(|head| {
+        if head.to_lowercase().contains("x-forwarded-uri: /slow") {
+            thread::sleep(Duration::from_millis(1100));
+        }
+        "HTTP/1.1 204 No Content\r\n\r\n".into()
+    });
+    let toml = forwarded("builtin:echo", &auth).replace("timeout = \"1s\"", "timeout = \"20s\"");
+    let gateway = Running::start(&format!("gateway.rates.sessions = \"1/s\"\n{toml}"));
+    assert_eq!(asked(&gateway, &request("/", "")).0, 101);
+    assert_eq!(asked(&gateway, &request("/slow", "")).0, 101, "a second later there is room for it");
+}
+
+#[test]
 fn a_services_refusal_and_its_redirect_pass_to_the_client() {
     let auth = service(|head| {
         let (status, more) = match head {
@@ -258,6 +308,21 @@ fn a_services_refusal_and_its_redirect_pass_to_the_client() {
     assert!(answer.to_lowercase().contains("\r\nlocation: https://login.test/\r\n"), "{answer}");
     assert_eq!(asked(&gateway, &request("/in", "")).0, 101);
     assert_eq!(counted(&gateway, "auth_refused"), 2);
+}
+
+#[test]
+fn a_plain_request_that_the_service_refuses_is_logged() {
+    let auth = service(|_| "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".into());
+    let toml = forwarded("ws://127.0.0.1:1", &auth).replace("name = \"all\"\n", "name = \"all\"\nhttp = \"proxy\"\n");
+    let mut program = Program::start(&(toml + "[[listener]]\naddress = \"127.0.0.1:0\"\n"), &[]);
+    let mut client = Raw::connect(program.address());
+    client.send(b"GET /page?token=x HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 403 "));
+    let line = program.logged("request refused");
+    for part in ["status=403", "the access.forward service refused", "/page", "127.0.0.1"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!line.contains("token"), "{line}");
 }
 
 #[test]

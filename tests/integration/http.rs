@@ -1,5 +1,6 @@
 //! Plain HTTP on the routes that take it: what crosses, how it ends, and what is refused.
 use super::harness::{Backend, PATIENCE, Raw, Running, eventually, joined, one_route, request, soon};
+use pulsegate::metrics::text::Format;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpListener},
@@ -441,6 +442,15 @@ fn a_request_that_comes_too_slowly_is_408() {
     let head = client.head();
     assert_eq!(status(&head), 408, "{head}");
     assert!(head.to_lowercase().contains("\r\nconnection: close\r\n"), "{head}");
+    drop(client);
+    let counted = |name: &str, result: &str| {
+        let text = gateway.operator().metrics(Format::Prometheus);
+        let of = |line: &&str| line.starts_with(&format!("pulsegate_{name}_total{{")) && line.contains(result);
+        let figures = text.lines().filter(of).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
+        figures.sum::<u64>()
+    };
+    eventually("it is counted", || counted("http_requests", "result=\"client_stalled\"") == 1);
+    assert_eq!(counted("handshakes", ""), 0, "it was no handshake");
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl Common {
             id: "00000000-0000-4000-8000-000000000000".into(),
             route: Arc::clone(&self.route),
             lease: Lease::new(Arc::clone(&self.backend)),
-            client: ClientAddress("203.0.113.203".parse().ok()),
+            client: ClientAddress::from("203.0.113.203".parse().ok()),
             user_agent: None,
             origin: None,
             local_port: None,
