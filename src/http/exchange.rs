@@ -2,7 +2,7 @@
 use super::{
     body::{BodyError, RequestBody, ResponseBody, Step, Upload, Waits},
     ledger::{Due, Ledger},
-    pool::{Connection, Connections},
+    pool::{Connection, Connections, Given, Keeping},
     response::{Unfit, kept_for, passed},
 };
 use crate::{
@@ -26,7 +26,10 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
 
 /// How long a connection may have been idle that is given a request which its client may not simply ask again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -148,10 +151,10 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
                 let mut response =
                     passed(response, trailers).map_err(|unfit| Failure::Unfit { backend: name(backend), unfit })?;
                 route.upstream.stick(affinity, backend, secure, response.headers_mut());
-                if route.upstream.may_keep() {
-                    connections.settle(Arc::clone(backend), connection, told);
-                }
-                return Ok(streamed(response, lease, options, due, ledger));
+                let keeping = if route.upstream.may_keep() { Keeping::Others } else { Keeping::Nobody };
+                let (given, rest) = oneshot::channel();
+                connections.settle(Arc::clone(backend), connection, (keeping, told), rest);
+                return Ok(streamed(response, lease, options, (due, ledger, given)));
             }
             Err(broken) => broken,
         };
@@ -225,13 +228,12 @@ fn streamed(
     response: Response<Incoming>,
     lease: RequestLease,
     options: &RouteOptions,
-    due: Rc<Due>,
-    ledger: Rc<Ledger>,
+    (due, ledger, given): (Rc<Due>, Rc<Ledger>, oneshot::Sender<Given>),
 ) -> Response<ResponseBody> {
     ledger.answers(response.status());
     let waits =
         Waits { response: options.response, stall: options.relay.timeouts.stall, keep_alive: options.keep_alive };
-    response.map(|body| ResponseBody::new(body, waits, due, ledger, lease))
+    response.map(|body| ResponseBody::new(body, waits, due, ledger, lease, given))
 }
 
 /// hyper's errors in an operator's words.

@@ -1,5 +1,6 @@
 //! Plain HTTP on the routes that take it: what crosses, how it ends, and what is refused.
 use super::harness::{Backend, PATIENCE, Raw, Running, eventually, joined, one_route, request, soon};
+use pulsegate::metrics::text::Format;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpListener},
@@ -250,6 +251,52 @@ fn a_client_that_leaves_before_its_answer_is_told_to_the_backend() {
     soon(&heads);
     drop(client);
     soon(&gone);
+}
+
+#[test]
+fn a_backend_that_reads_no_more_does_not_keep_the_requests_that_were_given_up() {
+    let (go, gate) = channel::<()>();
+    let (left, gone) = channel();
+    let parts = Mutex::new((gate, left));
+    let backend = Backend::raw(move |stream| {
+        let mut raw = Raw(stream);
+        let asked = head(&mut raw).unwrap();
+        if asked.contains("/early") {
+            raw.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+        }
+        let parts = parts.lock().unwrap();
+        parts.0.recv_timeout(2 * PATIENCE).unwrap();
+        raw.end();
+        let _ = parts.1.send(());
+    });
+    let gateway = proxying(&backend.url(), "defaults.timeouts.response = \"300ms\"");
+    let open = || {
+        let text = gateway.operator().metrics(Format::Prometheus);
+        let rest = text
+            .split_once("\npulsegate_http_requests_open{route=\"all\",upstream=\"pool\"} ")
+            .unwrap_or_else(|| panic!("{text}"))
+            .1;
+        rest.lines().next().unwrap().parse::<u64>().unwrap()
+    };
+    for (path, stays) in [("/", true), ("/", false), ("/early", false)] {
+        let mut client = Raw::connect(gateway.address());
+        client.send(
+            format!("PUT {path} HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {}\r\n\r\n", 1 << 30).as_bytes(),
+        );
+        if path == "/early" {
+            assert_eq!(answer(&mut client, 4).1, "half");
+        }
+        client.0.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        while client.0.write_all(&[7; 1 << 16]).is_ok() {}
+        if stays {
+            assert_eq!(status(&client.head()), 504);
+        } else {
+            drop(client);
+        }
+        eventually("the request is over", || open() == 0);
+        go.send(()).unwrap();
+        soon(&gone);
+    }
 }
 
 #[test]
