@@ -55,6 +55,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) headers: &'a HeaderMap,
 }
 
+/// A name and a password, or what is to be taken for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guess {
+    /// They were right before.
+    Known,
+    New,
+}
+
 /// What becomes of it.
 pub(crate) enum Decision {
     Granted(Granted),
@@ -97,9 +105,15 @@ impl Guard {
         self.addresses.admit(client)
     }
 
-    /// Whether it may be a guess at a password, since a wrong one is refused.
-    pub(crate) fn may_guess(&self, headers: &HeaderMap) -> bool {
-        self.basic.is_some() && headers.contains_key(AUTHORIZATION)
+    /// Whether it takes its time to decide: a password is hashed, or a service asked.
+    pub(crate) fn takes_time(&self) -> bool {
+        self.basic.is_some() || self.forward.is_some()
+    }
+
+    /// What it is that a request shows where a password is asked for, if it shows anything.
+    pub(crate) fn guess(&self, headers: &HeaderMap) -> Option<Guess> {
+        let basic = self.basic.as_ref().filter(|_| headers.contains_key(AUTHORIZATION))?;
+        Some(if basic.remembers(headers) { Guess::Known } else { Guess::New })
     }
 
     /// Asks for the password, then the service. `told` are the headers that the service is sent: made only if it is asked.
