@@ -6,7 +6,7 @@ use super::{
     forwarded::{Provenance, X_REQUEST_ID, client_name, request_id},
     plain::PlainState,
     refusals::RefusedHandshake,
-    request::UpgradeRequest,
+    request::{UpgradeRequest, authority},
     response::{Body, Refusal, grants_deflate, healthy, passed_on, switching},
     spelling::Speller,
     words::{bounded, date, text, without_user},
@@ -65,6 +65,7 @@ pub(super) struct Visit {
 #[derive(Default)]
 pub(super) struct About {
     pub(super) client: Option<IpAddr>,
+    /// As the client named us.
     host: Option<HeaderValue>,
     uri: Option<Uri>,
     pub(super) id: Option<HeaderValue>,
@@ -169,7 +170,8 @@ impl Visit {
         self.plain.begin();
         *self.about.borrow_mut() = About {
             client: peer_address(&self.peer),
-            host: request.headers().get(HOST).cloned(),
+            // What it is routed by, if that is clear.
+            host: authority(request.uri(), request.headers()).ok().or_else(|| request.headers().get(HOST).cloned()),
             uri: Some(request.uri().clone()),
             trace: Handshake::begin(self.arrival.take(), request.uri().path(), request.headers()),
             ..About::default()
