@@ -164,6 +164,12 @@ impl Granted {
         self.headers.push((name, value));
     }
 
+    /// Whether a header is one of those that it sets or removes, in its underscore spelling too.
+    pub(crate) fn concerns(&self, name: &HeaderName) -> bool {
+        let name = name.as_str().replace('_', "-");
+        self.headers.iter().any(|(own, _)| own.as_str().replace('_', "-") == name)
+    }
+
     /// Removes what the client wrote in these headers, in their underscore spellings too, which CGI-like backends take for the same; then
     /// sets them.
     pub(crate) fn apply(self, headers: &mut HeaderMap) {
@@ -171,11 +177,7 @@ impl Granted {
             return;
         }
         let mut kept = HeaderMap::with_capacity(headers.len() + self.headers.len());
-        let concerned = |name: &HeaderName| {
-            let name = name.as_str().replace('_', "-");
-            self.headers.iter().any(|(own, _)| own.as_str().replace('_', "-") == name)
-        };
-        for (name, value) in headers.iter().filter(|(name, _)| !concerned(name)) {
+        for (name, value) in headers.iter().filter(|(name, _)| !self.concerns(name)) {
             kept.append(name, value.clone());
         }
         for (name, value) in self.headers {

@@ -15,7 +15,7 @@ use crate::{
         body::{RequestBody, ResponseBody},
         exchange,
         framing::Watch,
-        request::{Encoding, PlainRequest},
+        request::{Encoding, PlainRequest, announce},
     },
     route::{PlainHttp, Route},
     upstream::is_secure,
@@ -229,20 +229,24 @@ impl Visit {
         let authority = request.authority.clone();
         let affinity = route.upstream.affinity(provenance.client, &request.target, &request.headers);
         let mut head = request.into_upstream(config);
+        let edits = &config.options.headers.request;
+        announce(&mut head.headers, |name| {
+            !(provenance.tells(name.as_str()) || granted.concerns(name) || edits.names(name))
+        });
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        let secure = is_secure(&head.headers);
         granted.apply(&mut head.headers);
+        self.about.borrow().trace.attach(&id, &mut head);
         self.edit_request(config, &mut head.headers);
         if let Some(ends) = provenance.ends(&self.peer) {
             head.extensions.insert(ends);
         }
-        self.about.borrow().trace.attach(&id, &mut head);
         ledger.named(id);
         let relay = &config.options.relay;
         let body = RequestBody::new(body, relay.timeouts.stall, relay.pace, Rc::clone(&ledger));
         let (connections, due) = (&self.edge.connections, Rc::clone(&self.plain.due));
-        let secure = is_secure(&head.headers);
         let asked = Asked { route, head, affinity, secure, body, connections, ledger: Rc::clone(&ledger), due };
         let answered = exchange(asked).await.map_err(|failure| {
             ledger.ends(failure.result());

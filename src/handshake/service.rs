@@ -238,10 +238,10 @@ impl Visit {
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        let secure = is_secure(&head.headers);
         granted.apply(&mut head.headers);
         self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
-        let secure = is_secure(&head.headers);
         self.edit_request(&route.config, &mut head.headers);
         if let Some(ends) = provenance.ends(&self.peer) {
             head.extensions.insert(ends);

@@ -207,6 +207,35 @@ fn chunks_and_trailers_cross_both_ways() {
 }
 
 #[test]
+fn trailers_say_nothing_that_a_client_may_not_say_in_headers() {
+    let (sender, bodies) = channel();
+    let sender = Mutex::new(sender);
+    let backend = Backend::raw(move |stream| {
+        let mut raw = Raw(stream);
+        let asked = head(&mut raw).unwrap();
+        let body = head(&mut raw).unwrap();
+        let _ = sender.lock().unwrap().send(asked + &body);
+        raw.send(OK.as_bytes());
+    });
+    let gateway = proxying(&backend.url(), "defaults.headers.request = { set.X-User = \"me\", remove = [\"X-Old\"] }");
+    let mut client = Raw::connect(gateway.address());
+    let forged = ["X-User", "x_user", "X_Old", "X-Forwarded-For", "X_Real-IP", "X-Request-Id"];
+    client.send(
+        format!(
+            "POST / HTTP/1.1\r\nHost: gateway.test\r\nTrailer: {}, X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\n{}X-Sum: 5\r\n\r\n",
+            forged.join(","),
+            forged.map(|name| format!("{name}: forged\r\n")).concat()
+        )
+        .as_bytes(),
+    );
+    assert_eq!(answer(&mut client, 2).1, "ok");
+    let told = soon(&bodies).to_lowercase();
+    assert!(!told.contains("forged") && told.ends_with("\r\n0\r\nx-sum: 5\r\n\r\n"), "{told}");
+    assert!(told.contains("\r\ntrailer: x-sum\r\n") && told.contains("\r\nx-user: me\r\n"), "{told}");
+}
+
+#[test]
 fn events_come_as_they_are_sent_and_a_client_that_leaves_is_told_to_the_backend() {
     let (go, gate) = channel::<()>();
     let (left, gone) = channel();
