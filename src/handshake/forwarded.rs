@@ -413,9 +413,9 @@ mod tests {
         );
         assert!(!told.iter().any(|line| line.contains("6.6.6.6")), "{told:?}");
         let lines = [("fly-client-ip", "6.6.6.6"), ("fly_client_ip", "7.7.7.7")];
-        let told = |peer| told_by(&by("fly_client_ip"), peer, &lines);
-        assert!(!told(&peer("203.0.113.7")).iter().any(|line| line.contains("7.7.7.7") || line.contains("6.6.6.6")));
-        let told = told(&peer("10.0.0.1"));
+        let told = |address| told_by(&by("fly_client_ip"), &peer(address), &lines);
+        assert!(!told("203.0.113.7").iter().any(|line| line.contains("7.7.7.7") || line.contains("6.6.6.6")));
+        let told = told("10.0.0.1");
         assert!(told.contains(&"fly_client_ip: 7.7.7.7".to_owned()), "as it is asked for: {told:?}");
         assert!(!told.iter().any(|line| line.contains("6.6.6.6")), "{told:?}");
     }

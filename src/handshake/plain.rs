@@ -211,7 +211,17 @@ impl Visit {
         if !config.allows_origin(request.origin.as_deref()) {
             return refused(Refusal::Origin);
         }
-        let granted = match self.enter_by(&request, route, &provenance).await {
+        // Until it is let in it has one of the places of the handshakes that wait.
+        let place = match (self.plain.settled(), route.guard.takes_time()) {
+            (false, true) => match self.edge.dials.try_acquire() {
+                Ok(place) => Some(place),
+                Err(_) => return refused(Refusal::Overloaded),
+            },
+            (true, _) | (false, false) => None,
+        };
+        let entry = self.enter_by(&request, route, &provenance).await;
+        drop(place);
+        let granted = match entry {
             Ok(Entry::Granted(granted)) => granted,
             Ok(Entry::Answered(answer)) => {
                 ledger.ends(RequestResult::Refused);

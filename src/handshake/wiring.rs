@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{
+    access::{AccessConfig, ForwardConfig, Guard, Service},
     listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
     upstream::{BackendAddress, Upstream, UpstreamConfig},
@@ -92,7 +93,8 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let address = BackendAddress::Tcp { tls: false, host: "127.0.0.1".into(), port: backend.port(), path: "/".into() };
     let pool = UpstreamConfig::new("pool", vec![address.into()]);
     let defaults = config.options.clone();
-    let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap(), guard: Arc::default() };
+    let guard = Arc::new(Guard::new(&config.options.access).unwrap());
+    let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap(), guard };
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
     let (refusals, dials) = (Refusals::new(), Arc::new(dials));
@@ -281,6 +283,25 @@ fn asking_in_vain_comes_to_an_end() {
         assert_eq!(answers.matches("HTTP/1.1 426 ").count(), 16);
         drop(client);
         assert!(served.await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn who_waits_to_be_let_in_has_one_of_the_places_for_handshakes() {
+    local(async {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let asked = "GET /chat HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
+        for (places, expected) in [(0, "the gateway is full"), (1, "whether you may connect cannot be found out")] {
+            let gate = gate_with(gone, Semaphore::new(places), |route| {
+                let (authority, target) = (gone.to_string().parse().unwrap(), "/".parse().unwrap());
+                let service = Service { tls: false, authority, target, ca: None };
+                route.http = PlainHttp::Proxy;
+                let forward = Some(ForwardConfig { service, timeout: SOON, copy_headers: Vec::new() });
+                route.options.access = AccessConfig { forward, ..AccessConfig::default() }.into();
+            });
+            let answer = gate.answer(asked).await;
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(expected), "{answer}");
+        }
     });
 }
 
