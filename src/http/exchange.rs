@@ -3,7 +3,7 @@ use super::{
     body::{BodyError, RequestBody, ResponseBody, Step, Upload, Waits},
     ledger::{Due, Ledger},
     pool::{Connection, Connections, Given, Keeping},
-    response::{Unfit, kept_for, passed},
+    response::{Unfit, binds, is_bound, kept_for, passed},
 };
 use crate::{
     handshake::headers::has_token,
@@ -14,7 +14,7 @@ use crate::{
 };
 use http::{
     Method, Request, Response, StatusCode,
-    header::{TE, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, TE, TRANSFER_ENCODING},
     request::Parts,
 };
 use hyper::body::{Body, Incoming};
@@ -120,6 +120,7 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
     let Asked { route, head, affinity, secure, body, connections, ledger, due } = asked;
     let (config, upload) = (&route.config, body.upload());
     let options = &config.options;
+    let mut bound = head.headers.get_all(AUTHORIZATION).iter().any(|credentials| is_bound(credentials.as_bytes()));
     let trailers = has_token(&head.headers, &TE, "trailers") && head.method != Method::HEAD;
     let mut fresh = if repeatable(&head, &body) { Duration::MAX } else { FRESH };
     let ends = head.extensions.get::<Ends>().copied();
@@ -148,10 +149,11 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
                     route.upstream.answered(backend);
                 }
                 let told = kept_for(&response);
+                bound |= binds(&response);
                 let mut response =
                     passed(response, trailers).map_err(|unfit| Failure::Unfit { backend: name(backend), unfit })?;
                 route.upstream.stick(affinity, backend, secure, response.headers_mut());
-                let keeping = if route.upstream.may_keep() { Keeping::Others } else { Keeping::Nobody };
+                let keeping = if route.upstream.may_keep() && !bound { Keeping::Others } else { Keeping::Nobody };
                 let (given, rest) = oneshot::channel();
                 connections.settle(Arc::clone(backend), connection, (keeping, told), rest);
                 return Ok(streamed(response, lease, options, (due, ledger, given)));

@@ -106,6 +106,24 @@ fn requests_cross_and_both_connections_are_kept() {
 }
 
 #[test]
+fn a_connection_that_a_client_logged_in_on_serves_nobody_else() {
+    const CHALLENGE: &str = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 2\r\n\r\nno";
+    let ask = |gateway: &Running, more: &str| {
+        let mut client = Raw::connect(gateway.address());
+        client.send(format!("GET / HTTP/1.1\r\nHost: gateway.test\r\n{more}\r\n").as_bytes());
+        answer(&mut client, 2).1
+    };
+    for (said, more) in [(OK, "Authorization: NTLM TlRMTVNTUAAD\r\n"), (CHALLENGE, "")] {
+        let (backend, _heads, connections) = answering(said);
+        let gateway = proxying(&backend.url(), "gateway.workers = 1");
+        for expected in 1..=3 {
+            ask(&gateway, more);
+            assert_eq!(connections.load(Ordering::SeqCst), expected, "{more}{said}");
+        }
+    }
+}
+
+#[test]
 fn a_session_may_follow_on_the_connection_of_a_plain_request() {
     let backend = Backend::raw(|stream| {
         let mut raw = Raw(stream.try_clone().unwrap());
@@ -368,6 +386,7 @@ fn answers_whose_length_is_not_clear_do_not_cross() {
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n",
         "who are you",
     ] {
