@@ -345,6 +345,21 @@ fn tls_that_fails_is_no_session() {
 }
 
 #[test]
+fn who_gives_way_before_its_request_is_counted() {
+    local(async {
+        let gate = gate(SocketAddr::from(([127, 0, 0, 1], 9)), |_| {});
+        let edge = Rc::clone(&gate.edge);
+        let greeting = spawn_local(async move { unless_shed(&edge, None, pending::<()>()).await });
+        tokio::task::yield_now().await;
+        gate.edge.shed();
+        assert!(greeting.await.unwrap().is_none());
+        let expected = crate::metrics::HandshakeMeter::default();
+        expected.count(HandshakeResult::HeadTimeout);
+        assert_eq!(format!("{:?}", gate.edge.meter.strangers()), format!("{expected:?}"));
+    });
+}
+
+#[test]
 fn a_client_that_leaves_cancels_the_dial() {
     local(async {
         let backend = Backend::new("").await;
