@@ -130,6 +130,11 @@ impl Basic {
         Ok(granted)
     }
 
+    /// Whether the request names a user with a password that was right before.
+    pub(super) fn remembers(&self, headers: &HeaderMap) -> bool {
+        credentials(headers).is_some_and(|(name, password)| self.is_right(&name, &self.digest(&name, &password)))
+    }
+
     /// Two keyed hashes: nobody outside can find another password with the same.
     fn digest(&self, name: &str, password: &[u8]) -> Digest {
         [self.keys[0].hash_one((name, password)), self.keys[1].hash_one((name, password))]
@@ -270,6 +275,7 @@ mod tests {
         assert_eq!(basic.check(&with(&[&coded("ann:guess")])).await.err(), Some(NotIn::Busy));
         assert!(basic.check(&with(&[&coded("ann:secret")])).await.is_ok());
         assert_eq!(basic.hashing.waiting.load(Relaxed), WAITING);
+        assert!(basic.remembers(&with(&[&coded("ann:secret")])) && !basic.remembers(&with(&[&coded("ann:guess")])));
     }
 
     #[tokio::test]

@@ -63,6 +63,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) headers: &'a HeaderMap,
 }
 
+/// A name and a password, or what is to be taken for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guess {
+    /// They were right before.
+    Known,
+    New,
+}
+
 /// What becomes of it.
 pub(crate) enum Decision {
     Granted(Granted),
@@ -105,9 +113,15 @@ impl Guard {
         self.addresses.admit(client)
     }
 
-    /// Whether it may be a guess at a password, since a wrong one is refused.
-    pub(crate) fn may_guess(&self, headers: &HeaderMap) -> bool {
-        self.basic.is_some() && headers.contains_key(AUTHORIZATION)
+    /// Whether it takes its time to decide: a password is hashed, or a service asked.
+    pub(crate) fn takes_time(&self) -> bool {
+        self.basic.is_some() || self.forward.is_some()
+    }
+
+    /// What it is that a request shows where a password is asked for, if it shows anything.
+    pub(crate) fn guess(&self, headers: &HeaderMap) -> Option<Guess> {
+        let basic = self.basic.as_ref().filter(|_| headers.contains_key(AUTHORIZATION))?;
+        Some(if basic.remembers(headers) { Guess::Known } else { Guess::New })
     }
 
     /// Asks for the password, then the service. `told` makes the headers that the service is sent, of what the password has
@@ -159,6 +173,12 @@ impl Granted {
         self.headers.push((name, value));
     }
 
+    /// Whether a header is one of those that it sets or removes, in its underscore spelling too.
+    pub(crate) fn concerns(&self, name: &HeaderName) -> bool {
+        let name = name.as_str().replace('_', "-");
+        self.headers.iter().any(|(own, _)| own.as_str().replace('_', "-") == name)
+    }
+
     /// Removes what the client wrote in these headers, in their underscore spellings too, which CGI-like backends take for the same; then
     /// sets them.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
@@ -166,11 +186,7 @@ impl Granted {
             return;
         }
         let mut kept = HeaderMap::with_capacity(headers.len() + self.headers.len());
-        let concerned = |name: &HeaderName| {
-            let name = name.as_str().replace('_', "-");
-            self.headers.iter().any(|(own, _)| own.as_str().replace('_', "-") == name)
-        };
-        for (name, value) in headers.iter().filter(|(name, _)| !concerned(name)) {
+        for (name, value) in headers.iter().filter(|(name, _)| !self.concerns(name)) {
             kept.append(name, value.clone());
         }
         for (name, value) in &self.headers {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     access::{
-        Asked, Decision, Granted, NotLetIn,
+        Asked, Decision, Granted, Guess, NotLetIn,
         rates::{Counted, Rates},
     },
     metrics::HandshakeResult,
@@ -65,24 +65,29 @@ pub(super) const ANSWERED: HandshakeResult = HandshakeResult::AuthRefused;
 /// And why, in the log.
 pub(super) const SERVICE_REFUSED: &str = "the access.forward service refused";
 
-/// The same for a plain request. The rates are those of sessions: a page asks for more than they would allow. But a wrong
-/// password counts as a handshake, and who guessed too often has to wait, as with handshakes.
+/// The same for a plain request. The rates are those of sessions: a page asks for more than they would allow. But a password that
+/// was not right before counts as a handshake, before it is looked at: many at a time could be guessed otherwise. And whose
+/// address has spent its rate has to wait, even with a right one: the answer would tell that it is.
 pub(super) async fn check_plain(route: &Route, rates: &Rates, caller: &Caller<'_>) -> Result<Entry, Refusal> {
-    let (client, counted) = (caller.provenance.client.ip(), caller.provenance.counted);
-    let may_guess = route.guard.may_guess(caller.headers);
-    if may_guess && route.guard.admits(client) {
-        rates.allow(Counted::Handshakes, counted, now()).map_err(Refusal::Rate)?;
-    }
+    let (client, counted_as) = (caller.provenance.client.ip(), caller.provenance.counted);
+    let guess = if route.guard.admits(client) { route.guard.guess(caller.headers) } else { None };
+    let counted = match guess {
+        None => Ok(()),
+        Some(Guess::Known) => rates.allow(Counted::Handshakes, counted_as, now()),
+        Some(Guess::New) => rates.take(Counted::Handshakes, counted_as, now()),
+    };
+    // The rate of all together keeps nobody out who is right: only who is not finds out whether it is spent.
+    let wrong = match counted {
+        Ok(()) => None,
+        Err(too_many) if too_many.one_address => return Err(Refusal::Rate(too_many)),
+        Err(too_many) => Some(too_many),
+    };
     let asked = Asked { client, method: caller.method, target: caller.target, headers: caller.headers };
-    match route.guard.check(&asked, |granted| caller.told(granted)).await {
-        Ok(Decision::Answered(answer)) => Ok(Entry::Answered(passed_on(answer))),
-        Ok(Decision::Granted(granted)) => Ok(Entry::Granted(granted)),
-        Err(refusal) => {
-            if may_guess && let NotLetIn::Credentials(_) = &refusal {
-                rates.take(Counted::Handshakes, counted, now()).map_err(Refusal::Rate)?;
-            }
-            Err(Refusal::Entry(refusal))
-        }
+    match (route.guard.check(&asked, |granted| caller.told(granted)).await, wrong) {
+        (Ok(Decision::Answered(answer)), _) => Ok(Entry::Answered(passed_on(answer))),
+        (Ok(Decision::Granted(granted)), _) => Ok(Entry::Granted(granted)),
+        (Err(NotLetIn::Credentials(_)), Some(too_many)) => Err(Refusal::Rate(too_many)),
+        (Err(refusal), _) => Err(Refusal::Entry(refusal)),
     }
 }
 

@@ -2,7 +2,7 @@
 use super::{
     farewell,
     service::{Upgrade, Visit, peer_address},
-    silent::Part,
+    silent::{Part, SHED},
 };
 use crate::{
     metrics::HandshakeResult,
@@ -94,8 +94,7 @@ pub(super) async fn conclude(attended: Attended, visit: &Visit, stream: Stream, 
             tracing::debug!("its place was needed for a newer connection while it asked for nothing more");
         }
         (Attended::Shed, None) => {
-            let cause = "no request head was complete when its place was needed for a newer connection".into();
-            visit.record(HandshakeResult::HeadTimeout, None, cause);
+            visit.record(HandshakeResult::HeadTimeout, None, SHED.into());
         }
         (Attended::Late | Attended::Settled, None) if visit.waits_for_head() => {
             let cause = "the request head was not complete within `timeouts.handshake`".into();
@@ -112,11 +111,10 @@ pub(super) async fn conclude(attended: Attended, visit: &Visit, stream: Stream, 
 
 /// Ends a connection so that its client sees the answer, unless another needs its place sooner.
 async fn take_leave(stream: Stream, visit: &Visit) {
-    let farewell = async {
-        farewell::to_client(stream).await;
-        Some(())
-    };
-    visit.edge.silent.unless_asked(peer_address(&visit.peer), farewell).await;
+    let farewell = farewell::to_client(stream);
+    if visit.edge.silent.unless_asked(peer_address(&visit.peer), farewell).await.is_err() {
+        tracing::debug!("its place was needed for a newer connection while its client took its leave");
+    }
 }
 
 /// What came behind the request is copied out, as it would keep hyper's whole buffer alive.

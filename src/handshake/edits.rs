@@ -1,5 +1,8 @@
 //! Changes headers that cross as a route says.
-use super::{headers::retain, identity};
+use super::{
+    headers::{alike, retain},
+    identity,
+};
 use crate::{
     listener::Peer,
     route::{Edits, RouteConfig, Variable},
@@ -44,11 +47,9 @@ pub(super) fn edit(headers: &mut HeaderMap, edits: &Edits, known: &Known<'_>) {
 impl Edits {
     /// Whether a header is removed or set, or is what CGI-like backends take for such a one: a client must not be able to say
     /// with an underscore what it cannot say with a dash.
-    fn names(&self, name: &HeaderName) -> bool {
-        let text = name.as_str();
-        let dashed = if text.contains('_') { Cow::Owned(text.replace('_', "-")) } else { Cow::Borrowed(text) };
+    pub(super) fn names(&self, name: &HeaderName) -> bool {
         let mut named = self.remove.iter().chain(self.set.iter().map(|line| &line.name));
-        named.any(|named| named == name || named.as_str() == dashed)
+        named.any(|named| alike(named.as_str(), name.as_str()))
     }
 }
 
@@ -102,9 +103,10 @@ mod tests {
             ("server", "old"),
             ("x-empty", "1"),
             ("x_other", "stays"),
+            ("x-old", "forged"),
         ]);
         let edits = Edits {
-            remove: vec![HeaderName::from_static("server")],
+            remove: vec![HeaderName::from_static("server"), HeaderName::from_static("x_old")],
             set: vec![line("x-user", "{client_address} at {host} by {scheme}"), line("x-empty", "{tls_name}")],
             add: vec![line("cookie", "route={route}"), line("x-id", "{session_id}"), line("x-tls", "{tls_version}")],
             ..Edits::default()

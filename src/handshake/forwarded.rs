@@ -1,5 +1,5 @@
 //! What proxies in front tell of the client, how far it is believed, and what the backend is told.
-use super::headers::{is_token, retain, split};
+use super::headers::{alike, is_token, retain, split};
 use crate::listener::{
     Peer,
     trust::{ClientSource, Trust},
@@ -88,9 +88,17 @@ impl Provenance {
 
     /// Whether a header must not pass: it speaks of the client, and is not believed or spelled so that it may be misread.
     fn hides(&self, name: &str) -> bool {
-        let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
-        let asked = self.asked.as_ref().is_some_and(|asked| *asked == *dashed);
-        (asked || speaks_of_client(&dashed)) && (dashed != name || (!self.trusted && name != X_REQUEST_ID.as_str()))
+        let believed = self.trusted || name == X_REQUEST_ID.as_str();
+        let as_spelled = || match &self.asked {
+            Some(asked) if alike(asked.as_str(), name) => asked.as_str() == name,
+            Some(_) | None => !name.contains('_'),
+        };
+        self.tells(name) && !(believed && as_spelled())
+    }
+
+    /// Whether a header speaks of the client, however it is spelled.
+    pub(super) fn tells(&self, name: &str) -> bool {
+        self.asked.as_ref().is_some_and(|asked| alike(asked.as_str(), name)) || speaks_of_client(name)
     }
 
     /// The two ends of the client's connection, as far as they are known: a port is zero where only the address was named.
@@ -157,9 +165,10 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
 }
 
 /// Headers that speak of the client. Their underscore spellings, which CGI-like backends take for the same name, pass from nobody.
-fn speaks_of_client(dashed: &str) -> bool {
+fn speaks_of_client(name: &str) -> bool {
+    let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
     dashed.starts_with("x-forwarded-")
-        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&dashed)
+        || ["forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-request-id"].contains(&&*dashed)
 }
 
 /// The hops that the headers of a trusted peer name, the client first.
@@ -452,6 +461,12 @@ mod tests {
             &peer("203.0.113.7"),
             &[("fly-client-ip", "6.6.6.6"), ("fly_client_ip", "6.6.6.6")],
         );
+        assert!(!told.iter().any(|line| line.contains("6.6.6.6")), "{told:?}");
+        let lines = [("fly-client-ip", "6.6.6.6"), ("fly_client_ip", "7.7.7.7")];
+        let told = |address| told_by(&by("fly_client_ip"), &peer(address), &lines);
+        assert!(!told("203.0.113.7").iter().any(|line| line.contains("7.7.7.7") || line.contains("6.6.6.6")));
+        let told = told("10.0.0.1");
+        assert!(told.contains(&"fly_client_ip: 7.7.7.7".to_owned()), "as it is asked for: {told:?}");
         assert!(!told.iter().any(|line| line.contains("6.6.6.6")), "{told:?}");
     }
 

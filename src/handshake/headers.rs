@@ -6,6 +6,12 @@ use http::{
     },
 };
 
+/// Whether two names, in lower case, are one for CGI-like backends, which make underscores of dashes.
+pub(crate) fn alike(one: &str, other: &str) -> bool {
+    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one.len() == other.len() && one.bytes().map(fold).eq(other.bytes().map(fold))
+}
+
 /// Whether a list is one token and nothing else, as most are.
 fn is_only(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let mut lines = headers.get_all(name).iter();
@@ -153,6 +159,14 @@ pub(super) mod tests {
         for line in ["", "keep-alive", "upgrades", "\"upgrade\"", "close upgrade"] {
             assert!(!has_token(&headers(&[("connection", line)]), &CONNECTION, "upgrade"), "{line}");
         }
+    }
+
+    #[test]
+    fn names_are_alike_whichever_way_they_are_spelled() {
+        for (one, other) in [("x-user", "x_user"), ("x_user", "x-user"), ("x_a-b", "x-a_b"), ("x", "x")] {
+            assert!(alike(one, other), "{one} {other}");
+        }
+        assert!(!alike("x-user", "xuser") && !alike("x-user", "x-users"));
     }
 
     #[test]

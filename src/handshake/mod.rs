@@ -24,10 +24,10 @@ mod words;
 use crate::{
     http::{Connections, Report, framing::Watched},
     listener::{Peer, accept::Connection, tls::Acceptor, trust::Trust},
-    metrics::{TlsResult, WorkerMeter},
+    metrics::{HandshakeResult, TlsResult, WorkerMeter},
     otel::Arrival,
     route::{PlainHttp, RouteOptions, Router},
-    session::Opening,
+    session::{ClientAddress, Opening},
     transport::{Socket, Stream},
     upstream::Upstream,
 };
@@ -37,12 +37,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use refusals::{Refusals, RefusedHandshake};
 use service::Visit;
-use silent::Silent;
+use silent::{GivesWay, SHED, Silent};
 use spelling::Spelled;
 use std::{
     cell::RefCell,
     future::{Future, pending},
     io,
+    net::IpAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -186,27 +187,41 @@ pub fn receive<'a>(
     Box::pin(async move {
         let Connection { mut socket, peer, slot } = connection;
         let mut arrival = Arrival::now();
-        let address = service::peer_address(&peer);
         let greeted = async {
-            let mut peer = introduction::introduced(&mut socket, peer, edge).await?;
-            let stream = match tls {
-                None => Stream::Plain(socket),
-                Some(acceptor) => {
-                    let mut stream = secure(acceptor, socket, &peer, edge).await?;
-                    if let Stream::ServerTls(secured) = &mut stream {
-                        peer.tls_facts = Some(Arc::new(secured.facts()));
-                    }
-                    arrival.secured();
-                    stream
-                }
-            };
+            let address = service::peer_address(&peer);
+            let introduced = introduction::introduced(&mut socket, peer, edge);
+            let mut peer = unless_shed(edge, address, introduced).await??;
+            let Some(acceptor) = tls else { return Some((Stream::Plain(socket), peer)) };
+            // From now on it counts for the address that it was introduced with.
+            let secured = secure(acceptor, socket, &peer, edge);
+            let mut stream = unless_shed(edge, service::peer_address(&peer), secured).await??;
+            if let Stream::ServerTls(secured) = &mut stream {
+                peer.tls_facts = Some(Arc::new(secured.facts()));
+            }
+            arrival.secured();
             Some((stream, peer))
         };
-        let Some((stream, peer)) = edge.silent.unless_asked(address, greeted).await else { return Received::Nothing };
+        let Some((stream, peer)) = greeted.await else { return Received::Nothing };
         let received = begin(stream, peer, edge, arrival).await;
         drop(slot);
         received
     })
+}
+
+/// Waits for what a connection has to do before it can ask for anything. `None`: its place was needed for another.
+async fn unless_shed<T>(edge: &Edge, client: Option<IpAddr>, work: impl Future<Output = T>) -> Option<T> {
+    match edge.silent.unless_asked(client, work).await {
+        Ok(done) => Some(done),
+        Err(GivesWay) => {
+            edge.meter.strangers().count(HandshakeResult::HeadTimeout);
+            edge.refusals.record(&RefusedHandshake {
+                cause: SHED.into(),
+                client: ClientAddress::from(client).to_string(),
+                ..RefusedHandshake::default()
+            });
+            None
+        }
+    }
 }
 
 async fn secure(acceptor: &Acceptor, socket: Socket, peer: &Peer, edge: &Edge) -> Option<Stream> {

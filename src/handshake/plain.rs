@@ -15,7 +15,7 @@ use crate::{
         body::{RequestBody, ResponseBody},
         exchange,
         framing::Watch,
-        request::{Encoding, PlainRequest},
+        request::{Encoding, PlainRequest, announce},
     },
     route::{PlainHttp, Route},
     upstream::is_secure,
@@ -211,7 +211,17 @@ impl Visit {
         if !config.allows_origin(request.origin.as_deref()) {
             return refused(Refusal::Origin);
         }
-        let granted = match self.enter_by(&request, route, &provenance).await {
+        // Until it is let in it has one of the places of the handshakes that wait.
+        let place = match (self.plain.settled(), route.guard.takes_time()) {
+            (false, true) => match self.edge.dials.try_acquire() {
+                Ok(place) => Some(place),
+                Err(_) => return refused(Refusal::Overloaded),
+            },
+            (true, _) | (false, false) => None,
+        };
+        let entry = self.enter_by(&request, route, &provenance).await;
+        drop(place);
+        let granted = match entry {
             Ok(Entry::Granted(granted)) => granted,
             Ok(Entry::Answered(answer)) => {
                 ledger.ends(RequestResult::Refused);
@@ -230,20 +240,24 @@ impl Visit {
         let authority = request.authority.clone();
         let affinity = route.upstream.affinity(provenance.client.ip(), &request.target, &request.headers);
         let mut head = request.into_upstream(config);
+        let edits = &config.options.headers.request;
+        announce(&mut head.headers, |name| {
+            !(provenance.tells(name.as_str()) || granted.concerns(name) || edits.names(name))
+        });
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        let secure = is_secure(&head.headers);
         granted.apply(&mut head.headers);
+        self.about.borrow().trace.attach(&id, &mut head);
         self.edit_request(config, &mut head.headers);
         if let Some(ends) = provenance.ends(&self.peer) {
             head.extensions.insert(ends);
         }
-        self.about.borrow().trace.attach(&id, &mut head);
         ledger.named(id);
         let relay = &config.options.relay;
         let body = RequestBody::new(body, relay.timeouts.stall, relay.pace, Rc::clone(&ledger));
         let (connections, due) = (&self.edge.connections, Rc::clone(&self.plain.due));
-        let secure = is_secure(&head.headers);
         let asked = Asked { route, head, affinity, secure, body, connections, ledger: Rc::clone(&ledger), due };
         let answered = exchange(asked).await.map_err(|failure| {
             ledger.ends(failure.result());

@@ -6,7 +6,7 @@ use super::{
     forwarded::{Provenance, X_REQUEST_ID, request_id},
     plain::PlainState,
     refusals::RefusedHandshake,
-    request::UpgradeRequest,
+    request::{UpgradeRequest, authority},
     response::{Body, Refusal, grants_deflate, healthy, passed_on, switching},
     spelling::Speller,
     words::{bounded, date, text, without_user},
@@ -65,6 +65,7 @@ pub(super) struct Visit {
 #[derive(Default)]
 pub(super) struct About {
     pub(super) client: ClientAddress,
+    /// As the client named us.
     host: Option<HeaderValue>,
     uri: Option<Uri>,
     pub(super) id: Option<HeaderValue>,
@@ -191,7 +192,8 @@ impl Visit {
         self.plain.begin();
         *self.about.borrow_mut() = About {
             client: peer_address(&self.peer).into(),
-            host: request.headers().get(HOST).cloned(),
+            // What it is routed by, if that is clear.
+            host: authority(request.uri(), request.headers()).ok().or_else(|| request.headers().get(HOST).cloned()),
             uri: Some(request.uri().clone()),
             trace: Handshake::begin(self.arrival.take(), request.uri().path(), request.headers()),
             ..About::default()
@@ -258,10 +260,10 @@ impl Visit {
         let id = request_id(&mut head.headers);
         self.about.borrow_mut().id = head.headers.get(X_REQUEST_ID).cloned();
         provenance.tell(&mut head.headers, &authority);
+        let secure = is_secure(&head.headers);
         granted.apply(&mut head.headers);
         self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
-        let secure = is_secure(&head.headers);
         self.edit_request(&route.config, &mut head.headers);
         if let Some(ends) = provenance.ends(&self.peer) {
             head.extensions.insert(ends);

@@ -14,6 +14,8 @@ use std::{
 };
 use tokio::time::Instant;
 
+/// Why one is closed that has sent no request.
+pub(super) const SHED: &str = "no request head was complete when its place was needed for a newer connection";
 /// It is told at most this often.
 const QUIET: Duration = Duration::from_secs(10);
 /// Those that have left are looked for once they may be so many.
@@ -47,6 +49,10 @@ enum State {
     Asked,
     Left,
 }
+
+/// A connection's place is needed for another.
+#[derive(Debug)]
+pub(super) struct GivesWay;
 
 /// A connection's part in it: it is one of them while it asks for nothing.
 #[derive(Debug)]
@@ -128,17 +134,19 @@ impl Silent {
         member
     }
 
-    /// Waits for `work`, which belongs to a connection from `address` that has asked for nothing. `None`: it is to give its
-    /// place up.
+    /// Waits for `work`, which belongs to a connection from `address` that has asked for nothing.
+    ///
+    /// # Errors
+    /// It is to give its place up.
     pub(super) async fn unless_asked<T>(
         &self,
         address: Option<IpAddr>,
-        work: impl Future<Output = Option<T>>,
-    ) -> Option<T> {
+        work: impl Future<Output = T>,
+    ) -> Result<T, GivesWay> {
         let (mut work, mut part) = (pin!(work), Part::of(address));
         poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending if part.gives_way(self, true, cx) => Poll::Ready(None),
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending if part.gives_way(self, true, cx) => Poll::Ready(Err(GivesWay)),
             Poll::Pending => Poll::Pending,
         })
         .await

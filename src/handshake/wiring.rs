@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{
-    access::{AccessConfig, ForwardConfig, Service},
+    access::{AccessConfig, ForwardConfig, Guard, Service},
     listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
     upstream::{BackendAddress, Upstream, UpstreamConfig},
@@ -94,7 +94,8 @@ fn gate_with(backend: SocketAddr, dials: Semaphore, change: impl FnOnce(&mut Rou
     let address = BackendAddress::Tcp { tls: false, host: "127.0.0.1".into(), port: backend.port(), path: "/".into() };
     let pool = UpstreamConfig::new("pool", vec![address.into()]);
     let defaults = config.options.clone();
-    let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap(), guard: Arc::default() };
+    let guard = Arc::new(Guard::new(&config.options.access).unwrap());
+    let route = Route { config: Arc::new(config), upstream: Upstream::new(&pool).unwrap(), guard };
     let admission = Admission::new(9, None);
     let router = Arc::new(Router::new(vec![route]));
     let (refusals, dials) = (Refusals::new(), Arc::new(dials));
@@ -287,6 +288,25 @@ fn asking_in_vain_comes_to_an_end() {
 }
 
 #[test]
+fn who_waits_to_be_let_in_has_one_of_the_places_for_handshakes() {
+    local(async {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let asked = "GET /chat HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
+        for (places, expected) in [(0, "the gateway is full"), (1, "whether you may connect cannot be found out")] {
+            let gate = gate_with(gone, Semaphore::new(places), |route| {
+                let (authority, target) = (gone.to_string().parse().unwrap(), "/".parse().unwrap());
+                let service = Service { tls: false, authority, target, ca: None };
+                route.http = PlainHttp::Proxy;
+                let forward = Some(ForwardConfig { service, timeout: SOON, copy_headers: Vec::new() });
+                route.options.access = AccessConfig { forward, ..AccessConfig::default() }.into();
+            });
+            let answer = gate.answer(asked).await;
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(expected), "{answer}");
+        }
+    });
+}
+
+#[test]
 fn a_bug_is_one_500() {
     local(async {
         let gone = SocketAddr::from(([127, 0, 0, 1], 9));
@@ -322,6 +342,21 @@ fn tls_that_fails_is_no_session() {
         let (mut client, ours) = duplex(64 * 1024);
         client.write_all(REQUEST.as_bytes()).await.unwrap();
         assert!(secure(&acceptor, Socket::Memory(ours), &PEER, &gate.edge).await.is_none());
+    });
+}
+
+#[test]
+fn who_gives_way_before_its_request_is_counted() {
+    local(async {
+        let gate = gate(SocketAddr::from(([127, 0, 0, 1], 9)), |_| {});
+        let edge = Rc::clone(&gate.edge);
+        let greeting = spawn_local(async move { unless_shed(&edge, None, pending::<()>()).await });
+        tokio::task::yield_now().await;
+        gate.edge.shed();
+        assert!(greeting.await.unwrap().is_none());
+        let expected = crate::metrics::HandshakeMeter::default();
+        expected.count(HandshakeResult::HeadTimeout);
+        assert_eq!(format!("{:?}", gate.edge.meter.strangers()), format!("{expected:?}"));
     });
 }
 

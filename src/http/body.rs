@@ -1,5 +1,8 @@
 //! Bodies on their way through the gateway: passed on piece by piece, counted, and never waited for without an end.
-use super::ledger::{Due, Ledger, RequestResult};
+use super::{
+    ledger::{Due, Ledger, RequestResult},
+    pool::Given,
+};
 use crate::upstream::RequestLease;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -11,7 +14,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -192,14 +198,24 @@ pub(crate) struct ResponseBody {
     silent: bool,
     ledger: Rc<Ledger>,
     ended: bool,
+    /// Told of its end.
+    given: Option<oneshot::Sender<Given>>,
     #[expect(dead_code, reason = "held for its drop")]
     lease: RequestLease,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(inner: Incoming, waits: Waits, due: Rc<Due>, ledger: Rc<Ledger>, lease: RequestLease) -> Self {
+    pub(super) fn new(
+        inner: Incoming,
+        waits: Waits,
+        due: Rc<Due>,
+        ledger: Rc<Ledger>,
+        lease: RequestLease,
+        given: oneshot::Sender<Given>,
+    ) -> Self {
         due.set(waits.taken());
-        Self { inner, waits, due, silence: None, silent: false, ledger, ended: false, lease }
+        let given = Some(given);
+        Self { inner, waits, due, silence: None, silent: false, ledger, ended: false, given, lease }
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -262,6 +278,8 @@ impl Drop for ResponseBody {
         if self.ended || self.inner.is_end_stream() {
             self.ledger.ends(RequestResult::Answered);
             self.due.set(self.waits.asked());
+            // Its connection may be gone.
+            drop(self.given.take().map(|given| given.send(Given)));
         }
     }
 }

@@ -2,8 +2,8 @@
 use super::{
     body::{BodyError, RequestBody, ResponseBody, Step, Upload, Waits},
     ledger::{Due, Ledger},
-    pool::{Connection, Connections},
-    response::{Unfit, kept_for, passed},
+    pool::{Connection, Connections, Given, Keeping},
+    response::{Unfit, binds, is_bound, kept_for, passed},
 };
 use crate::{
     handshake::headers::has_token,
@@ -14,7 +14,7 @@ use crate::{
 };
 use http::{
     Method, Request, Response, StatusCode,
-    header::{TE, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, TE, TRANSFER_ENCODING},
     request::Parts,
 };
 use hyper::body::{Body, Incoming};
@@ -26,7 +26,10 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
 
 /// How long a connection may have been idle that is given a request which its client may not simply ask again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -117,6 +120,7 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
     let Asked { route, head, affinity, secure, body, connections, ledger, due } = asked;
     let (config, upload) = (&route.config, body.upload());
     let options = &config.options;
+    let mut bound = head.headers.get_all(AUTHORIZATION).iter().any(|credentials| is_bound(credentials.as_bytes()));
     let trailers = has_token(&head.headers, &TE, "trailers") && head.method != Method::HEAD;
     let mut fresh = if repeatable(&head, &body) { Duration::MAX } else { FRESH };
     let ends = head.extensions.get::<Ends>().copied();
@@ -145,13 +149,14 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
                     route.upstream.answered(backend);
                 }
                 let told = kept_for(&response);
+                bound |= binds(&response);
                 let mut response =
                     passed(response, trailers).map_err(|unfit| Failure::Unfit { backend: name(backend), unfit })?;
                 route.upstream.stick(affinity, backend, secure, response.headers_mut());
-                if route.upstream.may_keep() {
-                    connections.settle(Arc::clone(backend), connection, told);
-                }
-                return Ok(streamed(response, lease, options, due, ledger));
+                let keeping = if route.upstream.may_keep() && !bound { Keeping::Others } else { Keeping::Nobody };
+                let (given, rest) = oneshot::channel();
+                connections.settle(Arc::clone(backend), connection, (keeping, told), rest);
+                return Ok(streamed(response, lease, options, (due, ledger, given)));
             }
             Err(broken) => broken,
         };
@@ -225,13 +230,12 @@ fn streamed(
     response: Response<Incoming>,
     lease: RequestLease,
     options: &RouteOptions,
-    due: Rc<Due>,
-    ledger: Rc<Ledger>,
+    (due, ledger, given): (Rc<Due>, Rc<Ledger>, oneshot::Sender<Given>),
 ) -> Response<ResponseBody> {
     ledger.answers(response.status());
     let waits =
         Waits { response: options.response, stall: options.relay.timeouts.stall, keep_alive: options.keep_alive };
-    response.map(|body| ResponseBody::new(body, waits, due, ledger, lease))
+    response.map(|body| ResponseBody::new(body, waits, due, ledger, lease, given))
 }
 
 /// hyper's errors in an operator's words.

@@ -10,13 +10,15 @@ use hyper_util::rt::TokioIo;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    convert::Infallible,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 use tokio::{
+    sync::oneshot,
     task::spawn_local,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// Connections that a worker keeps to one backend, and to all.
@@ -29,6 +31,8 @@ const IDLE: Duration = Duration::from_secs(4);
 const MARGIN: Duration = Duration::from_secs(1);
 /// How long what a backend has yet to read or say behind its answer is waited for, before its connection is given up.
 const SETTLE: Duration = Duration::from_secs(60);
+/// For a connection that was given up to write what it has yet to write, and to end.
+const LINGER: Duration = Duration::from_secs(2);
 /// The least that hyper takes as its largest buffer.
 const LEAST_BUFFER: usize = 8 * 1024;
 
@@ -46,6 +50,18 @@ const NAMES: &[&str] = &[
     "X-Real-IP",
     "X-Request-Id",
 ];
+
+/// An answer's body came to its end.
+#[derive(Debug)]
+pub(super) struct Given;
+
+/// Whom a connection may serve after its exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// Any further request.
+    Others,
+    Nobody,
+}
 
 /// The connections of one worker.
 #[derive(Debug, Default)]
@@ -68,10 +84,14 @@ struct Idle {
 pub(crate) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) speller: Speller,
+    /// Whoever drops it gives the connection up.
+    #[expect(dead_code, reason = "held for its drop")]
+    held: oneshot::Sender<Infallible>,
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1 on a new stream. `header` bounds the heads of answers, in bytes.
+    /// Speaks HTTP/1.1 on a new stream. `header` bounds the heads of answers, in bytes. Dropping it ends the connection: soon, even if
+    /// its backend reads nothing, since hyper would wait for ever to write the last of a request.
     ///
     /// # Errors
     /// hyper's.
@@ -83,13 +103,22 @@ impl Connection {
             .max_buf_size(header.max(LEAST_BUFFER))
             .handshake(TokioIo::new(io))
             .await?;
-        // It ends with its sender, or with the answer whose body is dropped.
+        let (held, released) = oneshot::channel();
         spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a backend ended");
+            let given_up = async {
+                drop(released.await);
+                sleep(LINGER).await;
+            };
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection to a backend ended");
+                    }
+                }
+                () = given_up => tracing::debug!("a connection to a backend that reads nothing was cut"),
             }
         });
-        Ok(Self { sender, speller })
+        Ok(Self { sender, speller, held })
     }
 }
 
@@ -104,25 +133,34 @@ impl Connections {
         idle.remove(place).map(|one| one.connection)
     }
 
-    /// Keeps a connection once its exchange is over, for as long as its backend does by its own account.
-    pub(super) fn settle(self: &Rc<Self>, backend: Arc<Backend>, mut connection: Connection, told: Option<Duration>) {
-        let limit = told.map_or(IDLE, |told| told.saturating_sub(MARGIN).min(IDLE));
-        if limit.is_zero() {
-            return;
-        }
+    /// Lets a connection end its exchange, and keeps it then for as long as its backend does by its own account (`told`), if it may
+    /// serve others. `given` resolves with the end of the answer's body, to an error if that was dropped before: then the
+    /// connection is given up at once.
+    pub(super) fn settle(
+        self: &Rc<Self>,
+        backend: Arc<Backend>,
+        mut connection: Connection,
+        (keeping, told): (Keeping, Option<Duration>),
+        given: oneshot::Receiver<Given>,
+    ) {
+        let limit = match keeping {
+            Keeping::Others => told.map_or(IDLE, |told| told.saturating_sub(MARGIN).min(IDLE)),
+            Keeping::Nobody => Duration::ZERO,
+        };
         if connection.sender.is_ready() {
             return self.keep(backend, connection, limit);
         }
         let pool = Rc::downgrade(self);
-        // It ends with the connection, or soon after the answer's body is dropped or complete.
         spawn_local(async move {
-            let ready = loop {
-                match timeout(SETTLE, connection.sender.ready()).await {
-                    Ok(ready) => break ready.is_ok(),
-                    Err(_) if connection.sender.is_closed() => break false,
-                    // The body of an answer takes as long as it takes; its own deadlines end it.
-                    Err(_) => {}
+            let given_up = async {
+                if let Ok(Given) = given.await {
+                    sleep(SETTLE).await;
                 }
+            };
+            let ready = tokio::select! {
+                biased;
+                ready = connection.sender.ready() => ready.is_ok(),
+                () = given_up => false,
             };
             if let Some(pool) = pool.upgrade().filter(|_| ready) {
                 pool.keep(backend, connection, limit);
@@ -131,7 +169,7 @@ impl Connections {
     }
 
     fn keep(self: &Rc<Self>, backend: Arc<Backend>, connection: Connection, limit: Duration) {
-        if backend.retired() || backend.drained() {
+        if limit.is_zero() || backend.retired() || backend.drained() {
             return;
         }
         let since = Instant::now();

@@ -2,7 +2,7 @@
 use super::framing::Ambiguity;
 use crate::{
     handshake::{
-        headers::{HopByHop, has_token, pass},
+        headers::{HopByHop, has_token, pass, retain},
         request::{authority, backend_target, check_path, host_name, origin, rooted},
         response::Refusal,
     },
@@ -110,6 +110,22 @@ impl PlainRequest {
     }
 }
 
+/// Leaves of the trailers that are announced those that may pass: what a client may not say in a header it may not say behind
+/// its body either, and hyper sends none that is not announced.
+pub(crate) fn announce(headers: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
+    let lines = headers.get_all(TRAILER).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = lines.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    let (passing, hidden): (Vec<_>, Vec<_>) = names.partition(passes);
+    if hidden.is_empty() {
+        return;
+    }
+    let passing: Vec<&str> = passing.iter().map(HeaderName::as_str).collect();
+    match HeaderValue::from_str(&passing.join(", ")).ok().filter(|value| !value.is_empty()) {
+        Some(value) => drop(headers.insert(TRAILER, value)),
+        None => retain(headers, |name| *name != TRAILER),
+    }
+}
+
 /// hyper has refused lengths that contradict each other or are no numbers, and encodings that do not end in `chunked`. Any other
 /// encoding than that alone is one that backends may read differently (RFC 9112 section 6.1).
 fn encoding(version: Version, headers: &HeaderMap) -> Result<Encoding, Refusal> {
@@ -193,5 +209,21 @@ mod tests {
         let head = request.into_upstream(&route(HostPattern::Any, "/"));
         assert_eq!(head.headers[TRANSFER_ENCODING], "chunked");
         assert_eq!(head.headers[TRAILER], "X-Sum");
+    }
+
+    #[test]
+    fn only_trailers_that_may_pass_stay_announced() {
+        let announced = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(TRAILER, line.parse().unwrap());
+            }
+            announce(&mut headers, |name| !name.as_str().contains("user"));
+            let left: Vec<_> = headers.get_all(TRAILER).iter().map(|line| line.to_str().unwrap().to_owned()).collect();
+            left
+        };
+        assert_eq!(announced(&["X-Sum", "X-Other"]), ["X-Sum", "X-Other"]);
+        assert_eq!(announced(&["X-Sum, X-USER", "x_user , X-Other"]), ["x-sum, x-other"]);
+        assert!(announced(&["X-User"]).is_empty());
     }
 }

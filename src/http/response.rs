@@ -1,8 +1,8 @@
 //! What of a backend's answer crosses to the client.
 use crate::handshake::headers::{members, remove_hop_by_hop};
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE},
 };
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub(crate) enum Unfit {
     Switching,
     #[error("its answer has both a Content-Length and a Transfer-Encoding")]
     TwoLengths,
+    #[error("its answer has a Transfer-Encoding other than chunked")]
+    Encoded,
 }
 
 /// The answer for the client's hop. `trailers`: the client takes them.
@@ -30,15 +32,18 @@ pub(super) fn passed<B>(mut response: Response<B>, trailers: bool) -> Result<Res
     if encoded && headers.contains_key(CONTENT_LENGTH) {
         return Err(Unfit::TwoLengths);
     }
+    if encoded && !(plainly(headers, b"chunked") || plainly(headers, b"identity")) {
+        return Err(Unfit::Encoded);
+    }
     let announced: Vec<HeaderValue> = match (encoded, trailers) {
         (true, true) => headers.get_all(TRAILER).iter().cloned().collect(),
         (true | false, _) => Vec::new(),
     };
-    // Where an answer ends is for every hop, whatever `Connection` says.
-    let lengths: Vec<HeaderValue> = headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+    // Where an answer ends is for every hop, whatever `Connection` says. hyper has seen that all lengths are one.
+    let length = headers.get(CONTENT_LENGTH).cloned();
     remove_hop_by_hop(headers);
-    if let ([length, ..], false) = (lengths.as_slice(), headers.contains_key(CONTENT_LENGTH)) {
-        headers.insert(CONTENT_LENGTH, length.clone());
+    if let Some(length) = length.and_then(|lengths| one(&lengths)) {
+        headers.insert(CONTENT_LENGTH, length);
     }
     for names in announced {
         headers.append(TRAILER, names);
@@ -50,6 +55,33 @@ pub(super) fn passed<B>(mut response: Response<B>, trailers: bool) -> Result<Res
     }
     *response.version_mut() = Version::HTTP_11;
     Ok(response)
+}
+
+/// Whether this is its only encoding. hyper undoes `chunked` alone.
+fn plainly(headers: &HeaderMap, encoding: &[u8]) -> bool {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = lines.next().is_some_and(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(encoding));
+    first && lines.next().is_none()
+}
+
+/// The first of several lengths: `5, 5` is 5 (RFC 9110 section 8.6).
+fn one(lengths: &HeaderValue) -> Option<HeaderValue> {
+    let length = lengths.as_bytes().split(|byte| *byte == b',').next()?;
+    HeaderValue::from_bytes(length.trim_ascii()).ok()
+}
+
+/// Whether an answer asks for a login that is tied to its connection, or goes on with such a one.
+pub(super) fn binds<B>(response: &Response<B>) -> bool {
+    let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    challenges.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(is_bound)
+}
+
+/// Whether a challenge or credentials begin with a scheme that authenticates the connection, and with it whoever asks on it next:
+/// NTLM, and Negotiate (RFC 4559 section 6).
+pub(super) fn is_bound(credentials: &[u8]) -> bool {
+    let credentials = credentials.trim_ascii();
+    let scheme = credentials.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    [&b"NTLM"[..], b"Negotiate"].iter().any(|bound| scheme.eq_ignore_ascii_case(bound))
 }
 
 /// How long a backend says that it keeps an idle connection: `Keep-Alive: timeout=5`.
@@ -74,6 +106,40 @@ mod tests {
         let two = response(200, &[("Content-Length", "3"), ("Transfer-Encoding", "chunked")]);
         assert_eq!(passed(two, false).unwrap_err(), Unfit::TwoLengths);
         assert_eq!(passed(response(101, &[]), false).unwrap_err(), Unfit::Switching);
+    }
+
+    #[test]
+    fn no_other_encoding_than_chunked_passes() {
+        let encoded = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("Transfer-Encoding", *line)).collect();
+            passed(response(200, &lines), false).err()
+        };
+        for lines in [&["gzip, chunked"][..], &["gzip"], &["gzip", "chunked"], &["chunked, chunked"], &[""]] {
+            assert_eq!(encoded(lines), Some(Unfit::Encoded), "{lines:?}");
+        }
+        for line in ["chunked", "Chunked", "identity"] {
+            assert_eq!(encoded(&[line]), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_agree_cross_as_one() {
+        for lines in [&["3", "3"][..], &["3, 3"], &["3"]] {
+            let lines: Vec<_> = lines.iter().map(|line| ("Content-Length", *line)).collect();
+            let passed = passed(response(200, &lines), false).unwrap();
+            let lengths: Vec<_> = passed.headers().get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(lengths, ["3"]);
+        }
+    }
+
+    #[test]
+    fn logins_of_a_connection_are_known_by_their_scheme() {
+        for value in ["NTLM", "ntlm TlRMTVNTUAAC", "Negotiate", "Basic realm=\"a, b\", Negotiate"] {
+            assert!(binds(&response(401, &[("WWW-Authenticate", value)])), "{value}");
+        }
+        for value in ["Basic realm=\"NTLM\"", "Bearer", "NTLMv3", ""] {
+            assert!(!binds(&response(401, &[("WWW-Authenticate", value)])), "{value}");
+        }
     }
 
     #[test]

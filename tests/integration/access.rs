@@ -153,24 +153,29 @@ fn a_name_and_its_password_let_in_and_a_reload_takes_a_new_file() {
     assert_eq!(asked(&gateway, &request("/", &named("Ym9iOnNlY3JldA=="))).0, 101);
 }
 
-#[test]
-fn who_guesses_passwords_by_plain_requests_has_to_wait() {
-    let folder = tempfile::tempdir().unwrap();
+/// A page behind `ann:secret`, with a rate of handshakes from one address.
+fn page_with_password(folder: &tempfile::TempDir, rate: &str) -> Running {
     let file = folder.path().join("users");
     fs::write(&file, format!("ann:{HASH}\n")).unwrap();
     let page = service(|_| "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into());
-    let toml = one_route(
-        &page.url(),
-        &format!("gateway.rates.handshakes_per_address = \"3/m\"\ndefaults.access.basic = {{ file = {file:?} }}"),
-    )
-    .replace("name = \"all\"\n", "name = \"all\"\nhttp = \"proxy\"\n");
-    let gateway = Running::start(&toml);
-    let get = |coded: &str| {
-        let named = if coded.is_empty() { String::new() } else { named(coded) };
-        asked(&gateway, &format!("GET / HTTP/1.1\r\nHost: gateway.test\r\n{named}\r\n"))
-    };
+    let extra =
+        format!("gateway.rates.handshakes_per_address = {rate:?}\ndefaults.access.basic = {{ file = {file:?} }}\n");
+    Running::start(&one_route(&page.url(), &extra).replace("name = \"all\"\n", "name = \"all\"\nhttp = \"proxy\"\n"))
+}
+
+/// A plain request with this name and password, coded, or with none.
+fn page(coded: &str) -> String {
+    let named = if coded.is_empty() { String::new() } else { named(coded) };
+    format!("GET / HTTP/1.1\r\nHost: gateway.test\r\n{named}\r\n")
+}
+
+#[test]
+fn who_guesses_passwords_by_plain_requests_has_to_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = page_with_password(&folder, "4/m");
+    let get = |coded: &str| asked(&gateway, &page(coded));
     for _ in 0..5 {
-        assert_eq!(get("YW5uOnNlY3JldA==").0, 200, "the right password costs nothing");
+        assert_eq!(get("YW5uOnNlY3JldA==").0, 200, "the right password costs nothing, but for the first time");
         assert_eq!(get("").0, 401, "nor does to be asked for it");
     }
     let guesses: Vec<u16> = (0..4).map(|_| get("YW5uOndyb25n").0).collect();
@@ -180,6 +185,16 @@ fn who_guesses_passwords_by_plain_requests_has_to_wait() {
     assert_eq!((counted(&gateway, "credentials"), counted(&gateway, "address_rate")), (0, 0), "they are no handshakes");
     assert_eq!(asked(&gateway, &request("/", "")).0, 429, "handshakes are counted with them");
     assert_eq!(counted(&gateway, "address_rate"), 1);
+}
+
+#[test]
+fn to_guess_many_passwords_at_a_time_is_no_way_around() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = page_with_password(&folder, "3/m");
+    let mut clients: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.address())).collect();
+    clients.iter_mut().for_each(|client| client.send(page("YW5uOndyb25n").as_bytes()));
+    let looked_at = clients.iter_mut().map(Raw::head).filter(|head| head.starts_with("HTTP/1.1 401 ")).count();
+    assert_eq!(looked_at, 3);
 }
 
 /// An HTTP service that answers each request by what is in it.

@@ -46,6 +46,22 @@ fn both_ways_are_edited_and_spelled_as_in_the_file() {
 }
 
 #[test]
+fn the_host_is_the_one_that_the_request_was_routed_by() {
+    let (backend, heads) = Backend::recorder("");
+    let gateway = Running::start(&format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nhost = \"gate.test\"\nupstream = \"u\"\n\
+         headers.request.set.X-Host = \"{{host}}\"\n[upstream.u]\nservers = [{:?}]\n",
+        backend.url()
+    ));
+    let mut client = Raw::connect(gateway.address());
+    // `Host: gateway.test` stands below it (RFC 9112 section 3.2.2).
+    client.send(request("http://gate.test:81/", "").as_bytes());
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    let head = lines(&soon(&heads));
+    assert!(head.contains(&"X-Host: gate.test:81".to_owned()), "{head:#?}");
+}
+
+#[test]
 fn a_refusal_of_a_route_is_edited_too() {
     let gateway = Running::start(
         "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/chat\"\nupstream = \"u\"\norigins = [\"https://a.test\"]\n\

@@ -106,6 +106,24 @@ fn requests_cross_and_both_connections_are_kept() {
 }
 
 #[test]
+fn a_connection_that_a_client_logged_in_on_serves_nobody_else() {
+    const CHALLENGE: &str = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 2\r\n\r\nno";
+    let ask = |gateway: &Running, more: &str| {
+        let mut client = Raw::connect(gateway.address());
+        client.send(format!("GET / HTTP/1.1\r\nHost: gateway.test\r\n{more}\r\n").as_bytes());
+        answer(&mut client, 2).1
+    };
+    for (said, more) in [(OK, "Authorization: NTLM TlRMTVNTUAAD\r\n"), (CHALLENGE, "")] {
+        let (backend, _heads, connections) = answering(said);
+        let gateway = proxying(&backend.url(), "gateway.workers = 1");
+        for expected in 1..=3 {
+            ask(&gateway, more);
+            assert_eq!(connections.load(Ordering::SeqCst), expected, "{more}{said}");
+        }
+    }
+}
+
+#[test]
 fn a_session_may_follow_on_the_connection_of_a_plain_request() {
     let backend = Backend::raw(|stream| {
         let mut raw = Raw(stream.try_clone().unwrap());
@@ -207,6 +225,35 @@ fn chunks_and_trailers_cross_both_ways() {
 }
 
 #[test]
+fn trailers_say_nothing_that_a_client_may_not_say_in_headers() {
+    let (sender, bodies) = channel();
+    let sender = Mutex::new(sender);
+    let backend = Backend::raw(move |stream| {
+        let mut raw = Raw(stream);
+        let asked = head(&mut raw).unwrap();
+        let body = head(&mut raw).unwrap();
+        let _ = sender.lock().unwrap().send(asked + &body);
+        raw.send(OK.as_bytes());
+    });
+    let gateway = proxying(&backend.url(), "defaults.headers.request = { set.X-User = \"me\", remove = [\"X-Old\"] }");
+    let mut client = Raw::connect(gateway.address());
+    let forged = ["X-User", "x_user", "X_Old", "X-Forwarded-For", "X_Real-IP", "X-Request-Id"];
+    client.send(
+        format!(
+            "POST / HTTP/1.1\r\nHost: gateway.test\r\nTrailer: {}, X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\n{}X-Sum: 5\r\n\r\n",
+            forged.join(","),
+            forged.map(|name| format!("{name}: forged\r\n")).concat()
+        )
+        .as_bytes(),
+    );
+    assert_eq!(answer(&mut client, 2).1, "ok");
+    let told = soon(&bodies).to_lowercase();
+    assert!(!told.contains("forged") && told.ends_with("\r\n0\r\nx-sum: 5\r\n\r\n"), "{told}");
+    assert!(told.contains("\r\ntrailer: x-sum\r\n") && told.contains("\r\nx-user: me\r\n"), "{told}");
+}
+
+#[test]
 fn events_come_as_they_are_sent_and_a_client_that_leaves_is_told_to_the_backend() {
     let (go, gate) = channel::<()>();
     let (left, gone) = channel();
@@ -254,6 +301,52 @@ fn a_client_that_leaves_before_its_answer_is_told_to_the_backend() {
 }
 
 #[test]
+fn a_backend_that_reads_no_more_does_not_keep_the_requests_that_were_given_up() {
+    let (go, gate) = channel::<()>();
+    let (left, gone) = channel();
+    let parts = Mutex::new((gate, left));
+    let backend = Backend::raw(move |stream| {
+        let mut raw = Raw(stream);
+        let asked = head(&mut raw).unwrap();
+        if asked.contains("/early") {
+            raw.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+        }
+        let parts = parts.lock().unwrap();
+        parts.0.recv_timeout(2 * PATIENCE).unwrap();
+        raw.end();
+        let _ = parts.1.send(());
+    });
+    let gateway = proxying(&backend.url(), "defaults.timeouts.response = \"300ms\"");
+    let open = || {
+        let text = gateway.operator().metrics(Format::Prometheus);
+        let rest = text
+            .split_once("\npulsegate_http_requests_open{route=\"all\",upstream=\"pool\"} ")
+            .unwrap_or_else(|| panic!("{text}"))
+            .1;
+        rest.lines().next().unwrap().parse::<u64>().unwrap()
+    };
+    for (path, stays) in [("/", true), ("/", false), ("/early", false)] {
+        let mut client = Raw::connect(gateway.address());
+        client.send(
+            format!("PUT {path} HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {}\r\n\r\n", 1 << 30).as_bytes(),
+        );
+        if path == "/early" {
+            assert_eq!(answer(&mut client, 4).1, "half");
+        }
+        client.0.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        while client.0.write_all(&[7; 1 << 16]).is_ok() {}
+        if stays {
+            assert_eq!(status(&client.head()), 504);
+        } else {
+            drop(client);
+        }
+        eventually("the request is over", || open() == 0);
+        go.send(()).unwrap();
+        soon(&gone);
+    }
+}
+
+#[test]
 fn a_request_whose_length_is_not_clear_reaches_nobody() {
     let (backend, heads, _) = answering(OK);
     let gateway = proxying(&backend.url(), "");
@@ -293,6 +386,7 @@ fn answers_whose_length_is_not_clear_do_not_cross() {
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n",
         "who are you",
     ] {
