@@ -78,7 +78,8 @@ impl Backend {
             let words =
                 format!("{DEATHS} sessions in a row died within {YOUNG:?} of their beginning ({})", reason.label());
             let cause = Cause { kind: Ejection::YoungDeaths, words };
-            let change = self.health.failed(cause.clone(), now, now, self.terms().fail_timeout);
+            let began = now.checked_sub(age).unwrap_or(now);
+            let change = self.health.failed(cause.clone(), began, now, self.terms().fail_timeout);
             self.ejected(&cause, change);
         }
     }

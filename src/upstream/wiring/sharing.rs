@@ -187,6 +187,23 @@ fn a_backend_whose_sessions_die_young_is_left_alone() {
 }
 
 #[test]
+fn sessions_that_die_together_put_their_backend_out_once() {
+    local(async {
+        let bad = backend(GOOD).await;
+        let upstream = pool_of(vec![server(bad.0, Share::default())], |_| {});
+        let mut leases = Vec::new();
+        for _ in 0..10 {
+            leases.push(accepted(open(&upstream, plain()).await).lease);
+        }
+        for lease in &leases {
+            lease.backend().session_ended(EndReason::UpstreamGone, Duration::from_secs(1));
+        }
+        let (_, left) = leases[0].backend().ailment().unwrap();
+        assert!(left.is_some_and(|left| left <= upstream.config().fail_timeout.mul_f64(1.1)), "{left:?}");
+    });
+}
+
+#[test]
 fn checks_say_what_they_found() {
     local(async {
         let answers = [
