@@ -116,10 +116,11 @@ impl Health {
     }
 
     /// A dial or handshake that began at `began` failed, or sessions of its did. Each failure in a row doubles the time; those that
-    /// were under way when it was already known count once.
+    /// were under way when it was already known count once, and those from before it returned not at all.
     pub(super) fn failed(&self, cause: Cause, began: Instant, now: Instant, fail_timeout: Duration) -> Change {
         let mut state = self.lock();
         let (penalty, change) = match &*state {
+            State::Up { since: Some(since) } if began < *since => return Change::None,
             State::Up { .. } => (fail_timeout, true),
             State::Out { .. } => return Change::None,
             State::Resting { since, .. } if began < *since => return Change::None,
@@ -252,6 +253,16 @@ mod tests {
         let until = health.alone_until(t1);
         fail(&health, t0, t1 + Duration::from_millis(5));
         assert_eq!(health.alone_until(t1), until);
+    }
+
+    #[test]
+    fn failures_from_before_it_returned_are_old_news() {
+        let (health, t0) = (Health::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        fail(&health, t0, t0);
+        health.succeeded(t0 + second);
+        assert_eq!((fail(&health, t0, t0 + second * 2), health.alone_until(t0 + second * 2)), (Change::None, None));
+        assert!(matches!(fail(&health, t0 + second * 2, t0 + second * 2), Change::Down(_)));
     }
 
     #[test]
