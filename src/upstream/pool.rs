@@ -271,7 +271,7 @@ impl Upstream {
                     Failure::Answered(status)
                 }
                 Ok(answer) => {
-                    backend.answered();
+                    backend.answered(start);
                     if let Answer::Accepted(_) = answer {
                         backend.session_began();
                     }

@@ -26,9 +26,9 @@ pub(super) struct Checks {
 }
 
 impl Backend {
-    /// A handshake succeeded, or was refused by a backend that works.
-    pub(super) fn answered(&self) {
-        match self.health.succeeded(Instant::now()) {
+    /// A handshake that began then succeeded, or was refused by a backend that works.
+    pub(super) fn answered(&self, began: Instant) {
+        match self.health.succeeded(began, Instant::now()) {
             Change::Up(from) => self.returned(from),
             Change::None | Change::Down(_) => {}
         }
