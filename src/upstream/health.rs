@@ -85,6 +85,11 @@ impl Health {
         .filter(|until| *until > now)
     }
 
+    /// Whether only a check brings it back.
+    pub(super) fn is_out(&self) -> bool {
+        matches!(&*self.lock(), State::Out { .. })
+    }
+
     /// Why it is down, and for how long still, if a time was set. `None`: it is up, or due to be tried again.
     pub(super) fn ailment(&self, now: Instant) -> Option<(Cause, Option<Duration>)> {
         match &*self.lock() {

@@ -250,7 +250,7 @@ impl Upstream {
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         let mut answered = None;
         while let Some(index) =
-            self.chooser.choose(&backends, Asking { burden: Burden::Session, affinity, patience, tried: &tried })
+            self.chooser.choose(&backends, Asking { burden: Burden::Session, affinity, stuck, patience, tried: &tried })
         {
             let backend = &backends[index];
             // It may have become full since; the next choice passes over it.
@@ -262,6 +262,7 @@ impl Upstream {
             }
             backend.meter().dialled();
             let last = tried.iter().all(|tried| *tried);
+        let stuck = self.stuck(affinity, &backends);
             let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
             let start = Instant::now();
             let failure = match attempt(self, lease, UpstreamRequest { head, options, host_header, affinity }).await {

@@ -68,10 +68,11 @@ impl Upstream {
     ) -> Result<Reached<T>, OpenError> {
         self.look_up(options.connect).await;
         let (backends, patience) = (self.backends(), Patience { began: Instant::now(), options });
+        let stuck = self.stuck(affinity, &backends);
         let mut tried = vec![false; backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         while let Some(index) =
-            self.chooser.choose(&backends, Asking { burden: Burden::Request, affinity, patience, tried: &tried })
+            self.chooser.choose(&backends, Asking { burden: Burden::Request, affinity, stuck, patience, tried: &tried })
         {
             tried[index] = true;
             let backend = &backends[index];

@@ -1,5 +1,5 @@
 //! Names of backends, looked up at a DNS server of the test's own.
-use super::harness::{Client, PATIENCE, Running, closed_with, eventually};
+use super::harness::{Client, PATIENCE, Raw, Running, closed_with, eventually, request};
 use hickory_resolver::proto::{
     op::{Message, OpCode},
     rr::{
@@ -209,6 +209,23 @@ fn a_name_without_addresses_is_502_until_it_has_one() {
     let gateway = dns.gateway(&format!("ws://chat.test:{}", address.port()), "");
     match gateway.try_connect("/") {
         Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), 502),
+#[test]
+fn a_cookie_counts_before_its_name_was_looked_up() {
+    let dns = Server::start();
+    let port = backend(at(1, 0)).port();
+    backend(at(2, port));
+    dns.set("chat.test", vec![a(1), a(2)]);
+    let sticky = |cookie: &str| {
+        let gateway = dns.gateway(&format!("ws://chat.test:{port}"), "sticky = { cookie = \"gate\" }");
+        let mut raw = Raw::connect(gateway.address());
+        raw.send(request("/", cookie).as_bytes());
+        let head = raw.head().to_lowercase();
+        head.split_once("set-cookie: ").map(|(_, line)| line.split(';').next().unwrap().to_owned())
+    };
+    let cookie = sticky("").expect("a cookie is set");
+    assert_eq!(sticky(&format!("Cookie: {cookie}\r\n")), None, "another gateway knows it at once");
+}
+
         other => panic!("{other:?}"),
     }
     dns.set("chat.test", vec![a(1)]);

@@ -144,6 +144,54 @@ fn a_cookie_leads_back_while_its_backend_serves() {
 }
 
 #[test]
+fn when_all_are_out_they_are_shared_out_as_if_none_was() {
+    local(async {
+        let (one, two) = (backend(GOOD).await, backend(GOOD).await);
+        let servers = vec![server(one.0, Share::default()), server(two.0, Share::default())];
+        let upstream = pool_of(servers, |config| config.balance = BalanceKind::RoundRobin);
+        for backend in upstream.backends().iter() {
+            backend.health.put_out(Cause { kind: Ejection::Check, words: String::new() });
+        }
+        for _ in 0..4 {
+            accepted(open(&upstream, plain()).await);
+        }
+        assert_eq!((one.1.get(), two.1.get()), (2, 2));
+        upstream.backends()[0].health.checked(tokio::time::Instant::now());
+        for _ in 0..4 {
+            accepted(open(&upstream, plain()).await);
+        }
+        assert_eq!((one.1.get(), two.1.get()), (6, 2), "one that is well comes first");
+    });
+}
+
+#[test]
+fn a_cookie_leads_to_a_backend_that_is_out_when_all_are() {
+    local(async {
+        let (one, two) = (backend(GOOD).await, backend(GOOD).await);
+        let servers = vec![server(one.0, Share::default()), server(two.0, Share::default())];
+        let sticky = StickyConfig {
+            cookie: "gate".into(),
+            path: "/".into(),
+            max_age: None,
+            same_site: SameSite::Lax,
+            secret: None,
+        };
+        let upstream = pool_of(servers, |config| config.sticky = Some(sticky));
+        let mut answer = HeaderMap::new();
+        upstream.stick(Affinity::default(), &upstream.backends()[1], false, &mut answer);
+        let mut brought = HeaderMap::new();
+        let line = answer["set-cookie"].to_str().unwrap();
+        brought.insert("cookie", line.split(';').next().unwrap().parse().unwrap());
+        for backend in upstream.backends().iter() {
+            backend.health.put_out(Cause { kind: Ejection::Check, words: String::new() });
+        }
+        for _ in 0..3 {
+            assert_eq!(open_for(&upstream, "/", &brought).await.lease.backend().name, format!("ws://{}", two.0));
+        }
+    });
+}
+
+#[test]
 fn one_that_returns_gets_its_share_slowly() {
     local(async {
         let (steady, back) = (backend(GOOD).await, backend(GOOD).await);
