@@ -147,6 +147,14 @@ impl Failure {
         }
     }
 
+    /// Whether this machine cannot dial just this backend.
+    fn has_no_way(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.has_no_way(),
+            Self::Handshake(_) | Self::Timeout(_) | Self::Answered(_) | Self::Queue { .. } | Self::Spent => false,
+        }
+    }
+
     /// Whether the backend was not even dialled, for too many others are.
     fn is_of_the_queue(&self) -> bool {
         match self {
@@ -295,7 +303,7 @@ impl Upstream {
         if failure.is_of_the_queue() {
             return;
         }
-        if !failure.is_ours() {
+        if !failure.is_ours() || failure.has_no_way() {
             backend.dial_failed(start, failure.to_string());
         } else if self.dialer.tcp.complains() {
             let (upstream, backend) = (&self.config.name, &backend.name);
