@@ -101,7 +101,7 @@ impl Chooser {
     fn pick(&self, backends: &[Arc<Backend>], among: &[usize], affinity: Affinity) -> Option<usize> {
         let candidate = |&index: &usize| {
             let backend = &backends[index];
-            Candidate { index, weight: backend.share().weight, sessions: backend.sessions(), seed: backend.seed() }
+            Candidate { index, weight: backend.weight(), sessions: backend.sessions(), seed: backend.seed() }
         };
         let all: Vec<Candidate> = among.iter().map(candidate).collect();
         let takes_part = |one: &&Candidate| match backends[one.index].part() {

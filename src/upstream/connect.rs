@@ -179,7 +179,7 @@ impl Dialer {
             return self.tcp.connect(&[at], deadline, within, backstop).await;
         }
         let BackendAddress::Tcp { host, port, .. } = &backend.address else {
-            let source = io::Error::new(io::ErrorKind::NotFound, "it had no address when it was looked up last");
+            let source = io::Error::new(io::ErrorKind::NotFound, backend.unresolved());
             return Err(DialError::Resolve { host: backend.name.clone(), source });
         };
         let addresses = timeout_at(deadline, self.resolver.resolve(host, *port))

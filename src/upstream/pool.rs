@@ -186,12 +186,11 @@ impl Upstream {
         let fresh = |server: &ServerConfig| {
             let address = server.address.clone();
             let backend = Backend::metered(&config.name, address, |name| meters.backend(&config.name, name));
-            backend.set_terms(config.terms(server));
+            hold(config, server, &backend);
             Arc::new(backend)
         };
         let all = config.dials.resolve == Resolve::All;
         let members = Members::new(&config.servers, all, known, fresh);
-        members.now().iter().for_each(|backend| backend.places.limit(config.dials.max_dials));
         let dns = Dns { server: config.dials.resolver };
         let dialer = Dialer {
             resolver: Resolver::new(dns.clone()),
@@ -228,7 +227,17 @@ impl Upstream {
 
     /// It serves from now on: backends that another pool had before are held to its terms.
     pub fn settle(&self) {
-        self.members.hold(&self.config.servers, |server| self.config.terms(server));
+        self.members.hold(&self.config.servers, |server, backend| self.hold(server, backend));
+    }
+
+    /// Another pool serves from now on, and has its backends: its lookups change them no more.
+    pub fn supersede(&self) {
+        self.members.supersede();
+    }
+
+    /// Holds a backend to what is said of this server of its.
+    pub(super) fn hold(&self, server: &ServerConfig, backend: &Backend) {
+        hold(&self.config, server, backend);
     }
 
     /// Its name in `gateway.toml`.
@@ -253,6 +262,7 @@ impl Upstream {
         let mut head = Some(head);
         self.look_up(options.connect).await;
         let backends = self.backends();
+        let stuck = self.stuck(affinity, &backends);
         let patience = Patience { began: Instant::now(), options };
         let mut tried = vec![false; backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
@@ -270,7 +280,6 @@ impl Upstream {
             }
             backend.meter().dialled();
             let last = tried.iter().all(|tried| *tried);
-        let stuck = self.stuck(affinity, &backends);
             let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
             let start = Instant::now();
             let failure = match attempt(self, lease, UpstreamRequest { head, options, host_header, affinity }).await {
@@ -346,6 +355,11 @@ impl Upstream {
             backend: Some(last.name.clone()),
         }
     }
+}
+
+fn hold(config: &UpstreamConfig, server: &ServerConfig, backend: &Backend) {
+    backend.set_terms(config.terms(server));
+    backend.places.limit(config.dials.max_dials);
 }
 
 /// Whether a backend's answer sends the session to the next one.

@@ -1,15 +1,15 @@
 //! Names of backends, looked up at a DNS server of the test's own.
-use super::harness::{Client, PATIENCE, Raw, Running, closed_with, eventually, request};
+use super::harness::{Client, PATIENCE, Raw, Running, closed_with, configured, eventually, request};
 use hickory_resolver::proto::{
-    op::{Message, OpCode},
+    op::{Message, OpCode, ResponseCode},
     rr::{
-        Name, RData, Record,
-        rdata::{A, SRV},
+        Name, RData, Record, RecordType,
+        rdata::{A, AAAA, SRV},
     },
 };
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -31,6 +31,14 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+/// What it does not tell, and how often anything was asked since.
+#[derive(Default)]
+struct Trouble {
+    of: Option<(String, RecordType)>,
+    asked: HashMap<(String, RecordType), usize>,
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (address, zone) = (socket.local_addr().unwrap(), Zone::default());
         let served = Arc::clone(&zone);
@@ -40,6 +48,8 @@ impl Server {
         thread::spawn(move || {
             let mut room = [0; 4096];
             while let Ok((length, peer)) = socket.recv_from(&mut room) {
+        let trouble = Arc::<Mutex<Trouble>>::default();
+        let troubled = Arc::clone(&trouble);
                 if silent.load(Relaxed) {
                     missed.fetch_add(1, Relaxed);
                     continue;
@@ -49,14 +59,22 @@ impl Server {
                 let wanted = query.query_type();
                 let mut answer = Message::response(question.metadata.id, OpCode::Query);
                 let records = served.lock().unwrap().get(&query.name().to_ascii()).cloned().unwrap_or_default();
-                for data in records.into_iter().filter(|data| data.record_type() == wanted) {
+                let told = answer.metadata.response_code == ResponseCode::NoError;
+                for data in records.into_iter().filter(|_| told).filter(|data| data.record_type() == wanted) {
                     answer.add_answer(Record::from_rdata(query.name().clone(), 1, data));
                 }
+                let mut trouble = troubled.lock().unwrap();
+                let asked = (query.name().to_ascii(), wanted);
+                *trouble.asked.entry(asked.clone()).or_default() += 1;
+                if trouble.of == Some(asked) {
+                    answer.metadata.response_code = ResponseCode::ServFail;
+                }
+                drop(trouble);
                 answer.add_query(query);
                 socket.send_to(&answer.to_vec().unwrap(), peer).unwrap();
             }
         });
-        Self { address, zone, mute, unanswered }
+        Self { address, zone, mute, unanswered, trouble }
     }
 
     fn set(&self, name: &str, records: Vec<RData>) {
@@ -65,11 +83,27 @@ impl Server {
 
     fn gateway(&self, server: &str, more: &str) -> Running {
         let quiet = "defaults.heartbeat = { client.ping_interval = \"off\", upstream.ping_interval = \"off\" }";
-        Running::start(&format!(
+        format!(
             "gateway.drain.spread = \"0s\"\n{quiet}\n[[route]]\nname = \"all\"\nupstream = \"pool\"\n[upstream.pool]\n\
+    /// From now on it fails to tell these records of a name; returns when the others were asked for so often.
+    fn fail(&self, name: &str, records: RecordType, others: (&str, RecordType), times: usize) {
+        let of = Some((format!("{name}."), records));
+        *self.trouble.lock().unwrap() = Trouble { of, ..Trouble::default() };
+        let others = (format!("{}.", others.0), others.1);
+        let deadline = Instant::now() + 3 * PATIENCE;
+        while self.trouble.lock().unwrap().asked.get(&others).is_none_or(|asked| *asked < times) {
+            assert!(Instant::now() < deadline, "it is asked again and again");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
              servers = [\"{server}\"]\nresolver = \"{}\"\n{more}\n",
+        Running::start(&self.toml(server, more))
+    }
+
+    fn toml(&self, server: &str, more: &str) -> String {
             self.address
-        ))
+        )
     }
 }
 
@@ -78,7 +112,11 @@ fn a(last: u8) -> RData {
 }
 
 fn srv(priority: u16, port: u16, target: &str) -> RData {
-    RData::SRV(SRV::new(priority, 1, port, Name::from_ascii(target).unwrap()))
+    weighted(priority, 1, port, target)
+}
+
+fn weighted(priority: u16, weight: u16, port: u16, target: &str) -> RData {
+    RData::SRV(SRV::new(priority, weight, port, Name::from_ascii(target).unwrap()))
 }
 
 /// A backend that tells who it is, and holds its sessions.
@@ -203,27 +241,51 @@ fn a_resolver_that_is_silent_ends_no_session_and_holds_none_up() {
 }
 
 #[test]
-fn a_name_without_addresses_is_502_until_it_has_one() {
-    let dns = Server::start();
-    let address = backend(at(1, 0));
-    let gateway = dns.gateway(&format!("ws://chat.test:{}", address.port()), "");
-    match gateway.try_connect("/") {
-        Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), 502),
-#[test]
-fn a_cookie_counts_before_its_name_was_looked_up() {
+fn a_family_that_the_resolver_does_not_tell_of_stays() {
     let dns = Server::start();
     let port = backend(at(1, 0)).port();
-    backend(at(2, port));
-    dns.set("chat.test", vec![a(1), a(2)]);
-    let sticky = |cookie: &str| {
-        let gateway = dns.gateway(&format!("ws://chat.test:{port}"), "sticky = { cookie = \"gate\" }");
-        let mut raw = Raw::connect(gateway.address());
-        raw.send(request("/", cookie).as_bytes());
-        let head = raw.head().to_lowercase();
-        head.split_once("set-cookie: ").map(|(_, line)| line.split(';').next().unwrap().to_owned())
+    dns.set("chat.test", vec![a(1), RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))]);
+    let gateway = dns.gateway(&format!("ws://chat.test:{port}"), "");
+    let _one = session(&gateway);
+    let there = ["127.0.0.1", "::1"].map(|at| format!("ws://chat.test:{port}#{at}"));
+    assert_eq!(backends(&gateway), there);
+    dns.fail("chat.test", RecordType::AAAA, ("chat.test", RecordType::A), 5);
+    assert_eq!(backends(&gateway), there);
+}
+
+#[test]
+fn targets_that_the_resolver_does_not_tell_of_stay_and_none_of_a_later_priority_replaces_them() {
+    let dns = Server::start();
+    let (one, spare) = (backend(at(1, 0)), backend(at(3, 0)));
+    let targets = vec![srv(1, one.port(), "one.example.test."), srv(2, spare.port(), "spare.example.test.")];
+    dns.set("_chat._tcp.example.test", targets);
+    dns.set("one.example.test", vec![a(1)]);
+    dns.set("spare.example.test", vec![a(3)]);
+    let gateway = dns.gateway("srv+ws://_chat._tcp.example.test", "");
+    let _one = session(&gateway);
+    let service = "_chat._tcp.example.test";
+    dns.fail("one.example.test", RecordType::A, (service, RecordType::SRV), 2);
+    assert_eq!(backends(&gateway), [format!("srv+ws://_chat._tcp.example.test#{one}")]);
+    assert!(gateway.verdicts().is_empty());
+}
+
+#[test]
+fn services_share_out_sessions_by_the_weights_of_their_records_as_they_are_now() {
+    let dns = Server::start();
+    let (one, two) = (backend(at(1, 0)), backend(at(2, 0)));
+    let set = |first, second| {
+        let one = weighted(1, first, one.port(), "one.example.test.");
+        let two = weighted(1, second, two.port(), "two.example.test.");
+        dns.set("_chat._tcp.example.test", vec![one, two]);
     };
-    let cookie = sticky("").expect("a cookie is set");
-    assert_eq!(sticky(&format!("Cookie: {cookie}\r\n")), None, "another gateway knows it at once");
+    set(30, 10);
+    dns.set("one.example.test", vec![a(1)]);
+    dns.set("two.example.test", vec![a(2)]);
+    let gateway = dns.gateway("srv+ws://_chat._tcp.example.test", "balance = \"round_robin\"");
+    let on_first = || sessions(&gateway, 8).iter().filter(|(_, whose)| *whose == one.to_string()).count();
+    assert_eq!(on_first(), 6);
+    set(0, 10);
+    eventually("the weights change", || on_first() == 0);
 }
 
         other => panic!("{other:?}"),
@@ -236,3 +298,10 @@ fn a_cookie_counts_before_its_name_was_looked_up() {
         thread::sleep(Duration::from_millis(50));
     }
 }
+#[test]
+fn a_name_without_addresses_is_502_until_it_has_one() {
+    let dns = Server::start();
+    let address = backend(at(1, 0));
+    let gateway = dns.gateway(&format!("ws://chat.test:{}", address.port()), "");
+    match gateway.try_connect("/") {
+        Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), 502),
