@@ -264,6 +264,20 @@ fn targets_that_the_resolver_does_not_tell_of_stay_and_none_of_a_later_priority_
     let gateway = dns.gateway("srv+ws://_chat._tcp.example.test", "");
     let _one = session(&gateway);
     let service = "_chat._tcp.example.test";
+#[test]
+fn sessions_on_addresses_that_a_reload_makes_one_backend_drain() {
+    let dns = Server::start();
+    let port = backend(at(1, 0)).port();
+    dns.set("chat.test", vec![a(1)]);
+    let server = format!("ws://chat.test:{port}");
+    let gateway = dns.gateway(&server, "");
+    let (mut client, _) = session(&gateway);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let one = configured(&dns.toml(&server, "resolve = \"one\""));
+    assert_eq!(runtime.block_on(gateway.operator().reload_to(one)).unwrap().retired, 1);
+    assert_eq!(closed_with(&mut client).unwrap().0, 1001);
+}
+
     dns.fail("one.example.test", RecordType::A, (service, RecordType::SRV), 2);
     assert_eq!(backends(&gateway), [format!("srv+ws://_chat._tcp.example.test#{one}")]);
     assert!(gateway.verdicts().is_empty());
