@@ -128,6 +128,13 @@ impl Backend {
         self.sessions.load(Ordering::Relaxed)
     }
 
+    /// Whether an operator means it: by its name, or, with all other addresses of its name in `gateway.toml`, by that.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        let rest = self.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || self.at.is_some() && rest.starts_with('#'))
+    }
+
     /// What it is to take of what its pool gets.
     #[must_use]
     pub fn share(&self) -> Share {
@@ -144,13 +151,6 @@ impl Backend {
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
     }
 
-    /// Whether it has as many sessions as it may have.
-    #[must_use]
-    pub fn full(&self) -> bool {
-        self.share().max_sessions.is_some_and(|most| self.sessions() >= most)
-    }
-
-    pub(super) fn seed(&self) -> u64 {
     /// Its weight, in thousandths: what is configured, and of that the part which a service's records say it is to have.
     pub(super) fn weight(&self) -> u32 {
         self.share().weight.saturating_mul(self.part.load(Ordering::Relaxed))
@@ -171,6 +171,13 @@ impl Backend {
         cause.unwrap_or_else(|| "its lookup took too long".to_owned())
     }
 
+    /// Whether it has as many sessions as it may have.
+    #[must_use]
+    pub fn full(&self) -> bool {
+        self.share().max_sessions.is_some_and(|most| self.sessions() >= most)
+    }
+
+    pub(super) fn seed(&self) -> u64 {
         self.seed
     }
 

@@ -7,6 +7,10 @@ use hickory_resolver::proto::{
         rdata::{A, AAAA, SRV},
     },
 };
+use pulsegate::{
+    gateway::{Backends, Query},
+    session::select::{Filter, Sort},
+};
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
@@ -27,10 +31,6 @@ struct Server {
     /// From now on it leaves questions unanswered.
     mute: Arc<AtomicBool>,
     unanswered: Arc<AtomicUsize>,
-}
-
-impl Server {
-    fn start() -> Self {
     trouble: Arc<Mutex<Trouble>>,
 }
 
@@ -39,17 +39,21 @@ impl Server {
 struct Trouble {
     of: Option<(String, RecordType)>,
     asked: HashMap<(String, RecordType), usize>,
+}
+
+impl Server {
+    fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (address, zone) = (socket.local_addr().unwrap(), Zone::default());
         let served = Arc::clone(&zone);
         let (mute, unanswered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (silent, missed) = (Arc::clone(&mute), Arc::clone(&unanswered));
+        let trouble = Arc::<Mutex<Trouble>>::default();
+        let troubled = Arc::clone(&trouble);
         // It ends with the test's process.
         thread::spawn(move || {
             let mut room = [0; 4096];
             while let Ok((length, peer)) = socket.recv_from(&mut room) {
-        let trouble = Arc::<Mutex<Trouble>>::default();
-        let troubled = Arc::clone(&trouble);
                 if silent.load(Relaxed) {
                     missed.fetch_add(1, Relaxed);
                     continue;
@@ -58,11 +62,6 @@ struct Trouble {
                 let query = question.queries[0].clone();
                 let wanted = query.query_type();
                 let mut answer = Message::response(question.metadata.id, OpCode::Query);
-                let records = served.lock().unwrap().get(&query.name().to_ascii()).cloned().unwrap_or_default();
-                let told = answer.metadata.response_code == ResponseCode::NoError;
-                for data in records.into_iter().filter(|_| told).filter(|data| data.record_type() == wanted) {
-                    answer.add_answer(Record::from_rdata(query.name().clone(), 1, data));
-                }
                 let mut trouble = troubled.lock().unwrap();
                 let asked = (query.name().to_ascii(), wanted);
                 *trouble.asked.entry(asked.clone()).or_default() += 1;
@@ -70,6 +69,11 @@ struct Trouble {
                     answer.metadata.response_code = ResponseCode::ServFail;
                 }
                 drop(trouble);
+                let records = served.lock().unwrap().get(&query.name().to_ascii()).cloned().unwrap_or_default();
+                let told = answer.metadata.response_code == ResponseCode::NoError;
+                for data in records.into_iter().filter(|_| told).filter(|data| data.record_type() == wanted) {
+                    answer.add_answer(Record::from_rdata(query.name().clone(), 1, data));
+                }
                 answer.add_query(query);
                 socket.send_to(&answer.to_vec().unwrap(), peer).unwrap();
             }
@@ -81,10 +85,6 @@ struct Trouble {
         self.zone.lock().unwrap().insert(format!("{name}."), records);
     }
 
-    fn gateway(&self, server: &str, more: &str) -> Running {
-        let quiet = "defaults.heartbeat = { client.ping_interval = \"off\", upstream.ping_interval = \"off\" }";
-        format!(
-            "gateway.drain.spread = \"0s\"\n{quiet}\n[[route]]\nname = \"all\"\nupstream = \"pool\"\n[upstream.pool]\n\
     /// From now on it fails to tell these records of a name; returns when the others were asked for so often.
     fn fail(&self, name: &str, records: RecordType, others: (&str, RecordType), times: usize) {
         let of = Some((format!("{name}."), records));
@@ -97,11 +97,15 @@ struct Trouble {
         }
     }
 
-             servers = [\"{server}\"]\nresolver = \"{}\"\n{more}\n",
+    fn gateway(&self, server: &str, more: &str) -> Running {
         Running::start(&self.toml(server, more))
     }
 
     fn toml(&self, server: &str, more: &str) -> String {
+        let quiet = "defaults.heartbeat = { client.ping_interval = \"off\", upstream.ping_interval = \"off\" }";
+        format!(
+            "gateway.drain.spread = \"0s\"\n{quiet}\n[[route]]\nname = \"all\"\nupstream = \"pool\"\n[upstream.pool]\n\
+             servers = [\"{server}\"]\nresolver = \"{}\"\n{more}\n",
             self.address
         )
     }
@@ -214,6 +218,42 @@ fn services_have_the_ports_of_their_records_and_the_first_priority_that_has_addr
 }
 
 #[test]
+fn a_cookie_counts_before_its_name_was_looked_up() {
+    let dns = Server::start();
+    let port = backend(at(1, 0)).port();
+    backend(at(2, port));
+    dns.set("chat.test", vec![a(1), a(2)]);
+    let sticky = |cookie: &str| {
+        let gateway = dns.gateway(&format!("ws://chat.test:{port}"), "sticky = { cookie = \"gate\" }");
+        let mut raw = Raw::connect(gateway.address());
+        raw.send(request("/", cookie).as_bytes());
+        let head = raw.head().to_lowercase();
+        head.split_once("set-cookie: ").map(|(_, line)| line.split(';').next().unwrap().to_owned())
+    };
+    let cookie = sticky("").expect("a cookie is set");
+    assert_eq!(sticky(&format!("Cookie: {cookie}\r\n")), None, "another gateway knows it at once");
+}
+
+#[test]
+fn an_operator_means_all_addresses_by_the_name_and_one_by_its_own() {
+    let dns = Server::start();
+    let port = backend(at(1, 0)).port();
+    backend(at(2, port));
+    dns.set("chat.test", vec![a(1), a(2)]);
+    let gateway = dns.gateway(&format!("ws://chat.test:{port}"), "");
+    let _open = sessions(&gateway, 4);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for (name, backends, sessions) in [("", 2, 4), ("#127.0.0.2", 1, 2), ("#127.0.0", 0, 0), ("0", 0, 0)] {
+        let name = format!("ws://chat.test:{port}{name}");
+        let meant = Backends { upstream: None, name: name.clone() };
+        assert_eq!(runtime.block_on(gateway.operator().set_drained(&meant, true)).len(), backends, "{name}");
+        let filter = Filter { backend: Some(name), ..Filter::default() };
+        let found = runtime.block_on(gateway.operator().sessions(Query { filter, sort: Sort::Oldest, after: None, limit: 1 }));
+        assert_eq!(found.matching, sessions);
+    }
+}
+
+#[test]
 fn one_backend_may_have_several_addresses() {
     let dns = Server::start();
     let port = backend(at(2, 0)).port();
@@ -222,6 +262,20 @@ fn one_backend_may_have_several_addresses() {
     let gateway = dns.gateway(&format!("ws://chat.test:{port}"), "resolve = \"one\"");
     assert_eq!(session(&gateway).1, at(2, port).to_string());
     assert_eq!(backends(&gateway), [format!("ws://chat.test:{port}")]);
+}
+
+#[test]
+fn sessions_on_addresses_that_a_reload_makes_one_backend_drain() {
+    let dns = Server::start();
+    let port = backend(at(1, 0)).port();
+    dns.set("chat.test", vec![a(1)]);
+    let server = format!("ws://chat.test:{port}");
+    let gateway = dns.gateway(&server, "");
+    let (mut client, _) = session(&gateway);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let one = configured(&dns.toml(&server, "resolve = \"one\""));
+    assert_eq!(runtime.block_on(gateway.operator().reload_to(one)).unwrap().retired, 1);
+    assert_eq!(closed_with(&mut client).unwrap().0, 1001);
 }
 
 #[test]
@@ -264,20 +318,6 @@ fn targets_that_the_resolver_does_not_tell_of_stay_and_none_of_a_later_priority_
     let gateway = dns.gateway("srv+ws://_chat._tcp.example.test", "");
     let _one = session(&gateway);
     let service = "_chat._tcp.example.test";
-#[test]
-fn sessions_on_addresses_that_a_reload_makes_one_backend_drain() {
-    let dns = Server::start();
-    let port = backend(at(1, 0)).port();
-    dns.set("chat.test", vec![a(1)]);
-    let server = format!("ws://chat.test:{port}");
-    let gateway = dns.gateway(&server, "");
-    let (mut client, _) = session(&gateway);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let one = configured(&dns.toml(&server, "resolve = \"one\""));
-    assert_eq!(runtime.block_on(gateway.operator().reload_to(one)).unwrap().retired, 1);
-    assert_eq!(closed_with(&mut client).unwrap().0, 1001);
-}
-
     dns.fail("one.example.test", RecordType::A, (service, RecordType::SRV), 2);
     assert_eq!(backends(&gateway), [format!("srv+ws://_chat._tcp.example.test#{one}")]);
     assert!(gateway.verdicts().is_empty());
@@ -302,6 +342,13 @@ fn services_share_out_sessions_by_the_weights_of_their_records_as_they_are_now()
     eventually("the weights change", || on_first() == 0);
 }
 
+#[test]
+fn a_name_without_addresses_is_502_until_it_has_one() {
+    let dns = Server::start();
+    let address = backend(at(1, 0));
+    let gateway = dns.gateway(&format!("ws://chat.test:{}", address.port()), "");
+    match gateway.try_connect("/") {
+        Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), 502),
         other => panic!("{other:?}"),
     }
     dns.set("chat.test", vec![a(1)]);
@@ -312,10 +359,3 @@ fn services_share_out_sessions_by_the_weights_of_their_records_as_they_are_now()
         thread::sleep(Duration::from_millis(50));
     }
 }
-#[test]
-fn a_name_without_addresses_is_502_until_it_has_one() {
-    let dns = Server::start();
-    let address = backend(at(1, 0));
-    let gateway = dns.gateway(&format!("ws://chat.test:{}", address.port()), "");
-    match gateway.try_connect("/") {
-        Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), 502),
