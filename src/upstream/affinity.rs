@@ -118,13 +118,14 @@ impl SameSite {
 /// The value of the first cookie of this name, without quotes (RFC 6265 section 5.4). Other cookies beside it may be of any bytes.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let mut pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.find_map(|pair| {
-        let end = pair.iter().position(|byte| *byte == b'=')?;
-        let (key, value) = (pair[..end].trim_ascii_start(), pair[end + 1..].trim_ascii_end());
-        (key == name.as_bytes()).then_some(value)
-    })
-    .map(unquoted)
-    .filter(|value| !value.is_empty())
+    pairs
+        .find_map(|pair| {
+            let end = pair.iter().position(|byte| *byte == b'=')?;
+            let (key, value) = (pair[..end].trim_ascii_start(), pair[end + 1..].trim_ascii_end());
+            (key == name.as_bytes()).then_some(value)
+        })
+        .map(unquoted)
+        .filter(|value| !value.is_empty())
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {

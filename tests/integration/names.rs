@@ -248,7 +248,8 @@ fn an_operator_means_all_addresses_by_the_name_and_one_by_its_own() {
         let meant = Backends { upstream: None, name: name.clone() };
         assert_eq!(runtime.block_on(gateway.operator().set_drained(&meant, true)).len(), backends, "{name}");
         let filter = Filter { backend: Some(name), ..Filter::default() };
-        let found = runtime.block_on(gateway.operator().sessions(Query { filter, sort: Sort::Oldest, after: None, limit: 1 }));
+        let found =
+            runtime.block_on(gateway.operator().sessions(Query { filter, sort: Sort::Oldest, after: None, limit: 1 }));
         assert_eq!(found.matching, sessions);
     }
 }

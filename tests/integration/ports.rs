@@ -81,10 +81,10 @@ fn addresses_that_this_machine_cannot_dial_do_not_keep_clients_from_the_others()
     fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
     let (backend, _ends) = Backend::reader();
     let servers = format!("ws://[::1]:9000\", \"{}", backend.url());
-    let mut program = Program::start(&format!(
-        "{}\n[[listener]]\naddress = \"unix:gate.sock\"\n",
-        one_route(&servers, "log.sessions = \"off\"")
-    ), &[]);
+    let mut program = Program::start(
+        &format!("{}\n[[listener]]\naddress = \"unix:gate.sock\"\n", one_route(&servers, "log.sessions = \"off\"")),
+        &[],
+    );
     let socket = program.folder().join("gate.sock");
     eventually("it listens", || UnixStream::connect(&socket).is_ok());
     let _sessions: Vec<_> = (0..10).map(|_| session(&socket).unwrap()).collect();
