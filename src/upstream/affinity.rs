@@ -63,7 +63,7 @@ impl HashKey {
         match self {
             Self::Address => client.map(|address| hash(address.to_canonical().to_string().as_bytes())),
             Self::Header(name) => headers.get(name).map(|value| hash(value.as_bytes())),
-            Self::Cookie(name) => cookie(headers, name).map(|value| hash(value)),
+            Self::Cookie(name) => cookie(headers, name).map(hash),
             Self::Query(name) => parameter(target.query()?, name).map(|value| hash(value.as_bytes())),
             Self::Path(number) => {
                 let segment = target.path().split('/').filter(|segment| !segment.is_empty()).nth(number - 1)?;
