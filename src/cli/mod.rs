@@ -149,7 +149,7 @@ pub(crate) struct FilterArguments {
     /// The pool's name
     #[arg(long)]
     pub(crate) upstream: Option<String>,
-    /// The backend, as gateway.toml writes it
+    /// The backend, as gateway.toml writes it (all addresses of a name), or one address of a name: ws://chat.internal#10.0.0.1
     #[arg(long)]
     pub(crate) backend: Option<String>,
     /// The client's address, or a network such as 10.0.0.0/8, or unix
@@ -235,7 +235,8 @@ pub(crate) struct TopArguments {
 pub(crate) struct DrainArguments {
     #[command(flatten)]
     pub(crate) admin: AdminArguments,
-    /// Only this backend, as gateway.toml writes it: it gets no new sessions
+    /// Only this backend, as gateway.toml writes it (all addresses that a name has now), or one address of a name
+    /// (ws://chat.internal#10.0.0.1): it gets no new sessions
     #[arg(long, value_name = "BACKEND")]
     pub(crate) backend: Option<String>,
     /// Only the backend of this pool

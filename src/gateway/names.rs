@@ -68,7 +68,7 @@ async fn run(mut news: mpsc::UnboundedReceiver<Pools>, workers: Workers, meters:
 async fn keep(pool: Arc<Upstream>, name: usize, workers: Workers, meters: Arc<Meters>) {
     loop {
         let refreshed = pool.refresh(name).await;
-        if refreshed.left {
+        if refreshed.reviewed {
             workers.ask(Worker::shed).await;
             meters.forget_backends();
         }

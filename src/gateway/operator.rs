@@ -97,7 +97,7 @@ pub struct BackendState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backends {
     pub upstream: Option<String>,
-    /// As written in `gateway.toml`.
+    /// As written in `gateway.toml`; of a name that means all its addresses. One of them has `#` and the address behind it.
     pub name: String,
 }
 
@@ -290,7 +290,7 @@ impl Operator {
     async fn meant(&self, backends: &Backends) -> Vec<Arc<Backend>> {
         let mut all = self.all_backends().await;
         all.retain(|backend| {
-            backend.name == backends.name && backends.upstream.as_ref().is_none_or(|pool| *pool == backend.upstream)
+            backend.is_called(&backends.name) && backends.upstream.as_ref().is_none_or(|pool| *pool == backend.upstream)
         });
         all
     }

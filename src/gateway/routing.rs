@@ -55,18 +55,25 @@ impl Routing {
         config.upstreams.iter().filter(rebuilt).map(|upstream| upstream.name.clone()).collect()
     }
 
-    /// It takes the place of `old`: backends that are gone retire, and those that came back serve again.
-    pub(super) fn take_over(&mut self, old: &Self) {
-        for backend in old.backends() {
+    /// It takes the place of `old`: backends that are gone retire, and those that came back serve again. Answers whether there are
+    /// such.
+    pub(super) fn take_over(&mut self, old: &Self) -> bool {
+        let stays = |pool: &Arc<Upstream>| self.upstreams.get(pool.name()).is_some_and(|new| Arc::ptr_eq(new, pool));
+        old.upstreams.values().filter(|pool| !stays(pool)).for_each(|pool| pool.supersede());
+        let (before, after) = (old.backends(), self.backends());
+        let back = after.iter().any(|backend| backend.retired());
+        for backend in &before {
             backend.retire(true);
-            self.former.push(Arc::downgrade(&backend));
+            self.former.push(Arc::downgrade(backend));
         }
-        for backend in self.backends() {
+        for backend in &after {
             backend.retire(false);
         }
+        let gone = before.iter().any(|backend| backend.retired());
         self.upstreams.values().for_each(|upstream| upstream.settle());
         self.former
             .retain(|backend| backend.upgrade().is_some_and(|backend| backend.retired() && backend.sessions() > 0));
+        back || gone
     }
 
     fn backends(&self) -> Vec<Arc<Backend>> {
@@ -155,6 +162,23 @@ mod tests {
         let (before, after) = (old.upstreams["u"].backends(), new.upstreams["u"].backends());
         assert!(Arc::ptr_eq(&before[1], &after[1]) && after[1].proven());
         assert_eq!([before[0].retired(), after[0].retired(), after[1].retired()], [true, false, false]);
+    }
+
+    #[test]
+    fn what_goes_or_comes_back_is_told() {
+        let one = "upstream.u.servers = [\"ws://h:2\"]";
+        let old = routing(TWO, ROUTES, None);
+        let _lease = Lease::new(Arc::clone(&old.upstreams["u"].backends()[0]));
+        let moves = |text: &str, old: &Routing| {
+            let text = format!("listener = [{{ address = \"127.0.0.1:0\" }}]\n{ROUTES}\n{text}");
+            let config = parse("test", &text, Path::new("")).unwrap();
+            let mut new = Routing::build(&config, Some(old), &Meters::new(0)).unwrap();
+            (new.take_over(old), new)
+        };
+        let (same, old) = moves(&TWO.replace("]", "]\nupstream.u.balance = \"random\""), &old);
+        let (gone, old) = moves(one, &old);
+        let (back, _) = moves(TWO, &old);
+        assert_eq!([same, gone, back], [false, true, true]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Standing {
             return Ok(changes);
         }
         self.set(&new, &mut changes);
-        routing.take_over(&self.routing);
+        let moved = routing.take_over(&self.routing);
         let orders = self.listeners.commit(prepared, self.workers);
         let update = Arc::new(Update {
             terms: terms(&new, &routing),
@@ -57,7 +57,7 @@ impl Standing {
             secured: orders.secured,
             closed: orders.closed,
             configured: self.configured(&new),
-            reviewed: changes.routes.comes_or_goes() || changes.backends.comes_or_goes(),
+            reviewed: moved || changes.routes.comes_or_goes() || changes.backends.comes_or_goes(),
         });
         for updated in self.reach.ask(move |worker| worker.update(update)).await {
             changes.configured += updated.configured;

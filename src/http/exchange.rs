@@ -131,10 +131,11 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
         let Reached { way, lease } = reached.map_err(Failure::Open)?;
         let backend = lease.backend();
         ledger.asks(&backend.name);
-        let (mut connection, old) = match way {
-            Way::Kept(connection) => (connection, true),
-            Way::Fresh(stream) => (opened(*stream, options.header, backend).await?, false),
+        let (mut connection, dialled) = match way {
+            Way::Kept(connection) => (connection, None),
+            Way::Fresh { stream, began } => (opened(*stream, options.header, backend).await?, Some(began)),
         };
+        let old = dialled.is_none();
         let asking = if old { head.clone() } else { head.take() };
         let (Some(asking), Some(asked_body)) = (asking, body.take()) else {
             return Err(Failure::Body(BodyError::ClientLeft));
@@ -145,8 +146,9 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
         let broken = match ask(&mut connection, Request::from_parts(whole, asked_body), &upload, options.response).await
         {
             Ok(response) => {
-                if !response.status().is_server_error() {
-                    route.upstream.answered(backend);
+                // What a kept connection carries tells nothing of new ones.
+                if let Some(began) = dialled.filter(|_| !response.status().is_server_error()) {
+                    route.upstream.answered(backend, began);
                 }
                 let told = kept_for(&response);
                 bound |= binds(&response);

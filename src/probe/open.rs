@@ -260,7 +260,9 @@ fn dial_failure(error: &DialError) -> OpenFailure {
         DialError::Connect { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused => {
             "nothing listens on this port"
         }
-        DialError::Connect { .. } | DialError::Source { .. } | DialError::NoSource { .. } => "",
+        DialError::Connect { .. } | DialError::Source { .. } | DialError::NoSource { .. } | DialError::NoWay { .. } => {
+            ""
+        }
         DialError::Tls { source, .. } => secure::advice(source),
         DialError::Timeout { .. } => "a firewall that drops silently looks like this",
     };
@@ -271,6 +273,7 @@ fn dial_failure(error: &DialError) -> OpenFailure {
         | DialError::Connect { .. }
         | DialError::Source { .. }
         | DialError::NoSource { .. }
+        | DialError::NoWay { .. }
         | DialError::Timeout { .. } => error.to_string(),
     };
     OpenFailure::Dial { cause, advice }

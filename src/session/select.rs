@@ -43,6 +43,7 @@ pub struct Filter {
     pub id: Option<String>,
     pub route: Option<String>,
     pub upstream: Option<String>,
+    /// Its name, or that of all addresses of a name.
     pub backend: Option<String>,
     pub client: Option<Clients>,
     pub min_age: Option<Duration>,
@@ -86,7 +87,7 @@ impl Filter {
         is(&self.id, &facts.id)
             && is(&self.route, &facts.route.name)
             && is(&self.upstream, &backend.upstream)
-            && is(&self.backend, &backend.name)
+            && self.backend.as_ref().is_none_or(|wanted| backend.is_called(wanted))
             && self.client.is_none_or(|clients| clients.holds(facts.client))
             && self.min_age.is_none_or(|least| age >= least)
             && self.max_age.is_none_or(|most| age <= most)

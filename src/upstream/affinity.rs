@@ -6,24 +6,23 @@ use http::{
     header::{COOKIE, SET_COOKIE},
     uri::PathAndQuery,
 };
-use std::{fmt::Write, net::IpAddr};
+use std::{fmt::Write, net::IpAddr, sync::Arc};
 
 /// What is known of a client that ties it to a backend. The default: nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Affinity {
     key: Option<u64>,
-    /// The seed of the backend that its cookie names.
-    stuck: Option<u64>,
+    /// What its cookie says.
+    brought: Option<Tag>,
 }
+
+/// What names a backend in a cookie. It is written as hexadecimal digits.
+type Tag = [u8; 12];
 
 impl Affinity {
     /// What a hash goes by, if the client brought it.
     pub(super) fn key(self) -> Option<u64> {
         self.key
-    }
-
-    pub(super) fn is_stuck_to(self, backend: &Backend) -> bool {
-        self.stuck == Some(backend.seed())
     }
 }
 
@@ -35,22 +34,24 @@ impl Upstream {
             super::BalanceKind::Hash(key) => key.of(client, target, headers),
             super::BalanceKind::RoundRobin | super::BalanceKind::LeastSessions | super::BalanceKind::Random => None,
         };
-        Affinity { key, stuck: self.config().sticky.as_ref().and_then(|sticky| self.stuck(sticky, headers)) }
+        let sticky = self.config().sticky.as_ref();
+        Affinity { key, brought: sticky.and_then(|sticky| tag(cookie(headers, &sticky.cookie)?)) }
     }
 
-    fn stuck(&self, sticky: &StickyConfig, headers: &HeaderMap) -> Option<u64> {
-        let brought = cookie(headers, &sticky.cookie)?;
-        let named = |backend: &&std::sync::Arc<Backend>| sticky.value(self.name(), backend) == brought;
-        self.backends().iter().find(named).map(|backend| backend.seed())
+    /// The place of the backend that the client is stuck to. Its cookie may name one that was not known yet when it came.
+    pub(super) fn stuck(&self, affinity: Affinity, backends: &[Arc<Backend>]) -> Option<usize> {
+        let (sticky, brought) = (self.config().sticky.as_ref()?, affinity.brought?);
+        backends.iter().position(|backend| sticky.tag(self.name(), backend) == brought)
     }
 
     /// Has the client come back to this backend, if the pool is sticky and it would not anyway. `secure`: it came by TLS.
     pub fn stick(&self, affinity: Affinity, backend: &Backend, secure: bool, answer: &mut HeaderMap) {
         let Some(sticky) = &self.config().sticky else { return };
-        if affinity.is_stuck_to(backend) {
+        let tag = sticky.tag(self.name(), backend);
+        if affinity.brought == Some(tag) {
             return;
         }
-        let line = sticky.line(&sticky.value(self.name(), backend), secure);
+        let line = sticky.line(tag, secure);
         if let Ok(line) = HeaderValue::from_str(&line) {
             answer.append(SET_COOKIE, line);
         }
@@ -62,7 +63,7 @@ impl HashKey {
         match self {
             Self::Address => client.map(|address| hash(address.to_canonical().to_string().as_bytes())),
             Self::Header(name) => headers.get(name).map(|value| hash(value.as_bytes())),
-            Self::Cookie(name) => cookie(headers, name).map(|value| hash(value.as_bytes())),
+            Self::Cookie(name) => cookie(headers, name).map(hash),
             Self::Query(name) => parameter(target.query()?, name).map(|value| hash(value.as_bytes())),
             Self::Path(number) => {
                 let segment = target.path().split('/').filter(|segment| !segment.is_empty()).nth(number - 1)?;
@@ -75,20 +76,23 @@ impl HashKey {
 impl StickyConfig {
     /// What names a backend in the cookie. It tells nothing about its address, but to whom guesses it, and without the secret
     /// not even that.
-    fn value(&self, pool: &str, backend: &Backend) -> String {
+    fn tag(&self, pool: &str, backend: &Backend) -> Tag {
         let secret = self.secret.as_ref().map_or(&b"pulsegate"[..], |secret| secret.0.as_bytes());
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let tag = hmac::sign(&key, format!("{pool}\0{}", backend.name).as_bytes());
-        tag.as_ref()[..12].iter().fold(String::with_capacity(24), |mut text, byte| {
-            // Writing to a text does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        let signed = hmac::sign(&key, format!("{pool}\0{}", backend.name).as_bytes());
+        let mut tag = Tag::default();
+        tag.iter_mut().zip(signed.as_ref()).for_each(|(byte, signed)| *byte = *signed);
+        tag
     }
 
     /// RFC 6265 section 4.1. Browsers take `SameSite=None` from `Secure` cookies alone.
-    fn line(&self, value: &str, secure: bool) -> String {
-        let mut line = format!("{}={value}; Path={}", self.cookie, self.path);
+    fn line(&self, tag: Tag, secure: bool) -> String {
+        let mut line = format!("{}=", self.cookie);
+        for byte in tag {
+            // Writing to a text does not fail.
+            let _ = write!(line, "{byte:02x}");
+        }
+        line += &format!("; Path={}", self.path);
         if let Some(age) = self.max_age {
             line += &format!("; Max-Age={}", age.as_secs().max(1));
         }
@@ -111,11 +115,40 @@ impl SameSite {
     }
 }
 
-/// The value of the first cookie of this name, without quotes (RFC 6265 section 5.4).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"')).filter(|value| !value.is_empty())
+/// The value of the first cookie of this name, without quotes (RFC 6265 section 5.4). Other cookies beside it may be of any bytes.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let mut pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs
+        .find_map(|pair| {
+            let end = pair.iter().position(|byte| *byte == b'=')?;
+            let (key, value) = (pair[..end].trim_ascii_start(), pair[end + 1..].trim_ascii_end());
+            (key == name.as_bytes()).then_some(value)
+        })
+        .map(unquoted)
+        .filter(|value| !value.is_empty())
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    let begun = value.strip_prefix(b"\"").unwrap_or(value);
+    begun.strip_suffix(b"\"").unwrap_or(begun)
+}
+
+/// The tag that these digits stand for, as they are written in a cookie.
+fn tag(digits: &[u8]) -> Option<Tag> {
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let mut tag = Tag::default();
+    if pairs.len() != tag.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in tag.iter_mut().zip(pairs) {
+        *byte = value(*high)? << 4 | value(*low)?;
+    }
+    Some(tag)
 }
 
 /// The value of the first parameter of this name, as it is written.
@@ -139,8 +172,6 @@ mod tests {
         super::{BackendAddress, BalanceKind, Secret, UpstreamConfig},
         *,
     };
-    use std::sync::Arc;
-
     fn pool(balance: BalanceKind, sticky: Option<StickyConfig>) -> Arc<Upstream> {
         let server = |port| BackendAddress::Tcp { tls: false, host: "10.0.0.1".into(), port, path: "/".into() }.into();
         let config = UpstreamConfig {
@@ -210,13 +241,29 @@ mod tests {
         let (pair, rest) = line.split_once("; ").unwrap();
         assert_eq!(rest, "Path=/; HttpOnly; SameSite=Lax");
         let affinity = pool.affinity(None, &PathAndQuery::from_static("/"), &headers(&[("cookie", pair)]));
-        let stuck: Vec<bool> = pool.backends().iter().map(|backend| affinity.is_stuck_to(backend)).collect();
-        assert_eq!(stuck, [false, true, false]);
+        assert_eq!(pool.stuck(affinity, &pool.backends()), Some(1));
         assert_eq!(cookie_of(&pool, pair, 1, false), None, "it brought it");
         assert!(cookie_of(&pool, pair, 2, false).is_some(), "it went elsewhere");
         assert!(cookie_of(&pool, "gate=10.0.0.1:8001", 0, true).unwrap().ends_with("; Secure"));
         for part in ["10", "8002", "0a000001"] {
             assert!(!pair.trim_start_matches("gate=").contains("10.0.0.1") && pair.len() == 29, "{pair} has {part}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_beside_others_of_any_bytes() {
+        let pool = pool(BalanceKind::Hash(HashKey::Cookie("sid".into())), Some(sticky(None)));
+        let line = cookie_of(&pool, "", 2, false).unwrap();
+        let pair = line.split_once(';').unwrap().0;
+        let brought = [b"name=J\xf6rg; ; odd; ", pair.as_bytes(), b";sid=\"\xe4\""].concat();
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_bytes(&brought).unwrap());
+        let affinity = pool.affinity(None, &PathAndQuery::from_static("/"), &headers);
+        assert_eq!(pool.stuck(affinity, &pool.backends()), Some(2));
+        assert_eq!(affinity.key(), Some(hash(b"\xe4")));
+        for other in ["gate=0", "gate=zz0000000000000000000000", "gate=000000000000000000000000"] {
+            let affinity = pool.affinity(None, &PathAndQuery::from_static("/"), &self::headers(&[("cookie", other)]));
+            assert_eq!(pool.stuck(affinity, &pool.backends()), None, "{other}");
         }
     }
 

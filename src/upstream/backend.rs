@@ -3,6 +3,7 @@ use super::{
     BackendAddress, Cause, Share,
     balance::hash,
     dials::Places,
+    dns::Address,
     fate::{FEWEST, Misses, Youth},
     health::Health,
     reports::Checks,
@@ -16,7 +17,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +36,10 @@ pub struct Backend {
     /// The same number for the same name in every gateway.
     seed: u64,
     terms: Mutex<Terms>,
+    /// What it is to take of what its weight says, in thousandths.
+    part: AtomicU32,
+    /// Why its name has no address, if it stands for one.
+    unresolved: Mutex<Option<String>>,
     sessions: AtomicUsize,
     pub(super) proven: AtomicBool,
     /// Whether it was found frozen, and answered no ping since.
@@ -95,6 +100,8 @@ impl Backend {
             meter,
             seed: hash(name.as_bytes()),
             terms: Mutex::default(),
+            part: AtomicU32::new(Address::EVEN),
+            unresolved: Mutex::default(),
             name,
             at,
             upstream: upstream.to_owned(),
@@ -121,6 +128,13 @@ impl Backend {
         self.sessions.load(Ordering::Relaxed)
     }
 
+    /// Whether an operator means it: by its name, or, with all other addresses of its name in `gateway.toml`, by that.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        let rest = self.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || self.at.is_some() && rest.starts_with('#'))
+    }
+
     /// What it is to take of what its pool gets.
     #[must_use]
     pub fn share(&self) -> Share {
@@ -135,6 +149,26 @@ impl Backend {
     /// From now on it is held to these.
     pub fn set_terms(&self, terms: Terms) {
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms;
+    }
+
+    /// Its weight, in thousandths: what is configured, and of that the part which a service's records say it is to have.
+    pub(super) fn weight(&self) -> u32 {
+        self.share().weight.saturating_mul(self.part.load(Ordering::Relaxed))
+    }
+
+    /// In thousandths.
+    pub(super) fn set_part(&self, part: u32) {
+        self.part.store(part, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_unresolved(&self, cause: &str) {
+        *self.unresolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause.to_owned());
+    }
+
+    /// Why its name had no address when it was looked up last.
+    pub(super) fn unresolved(&self) -> String {
+        let cause = self.unresolved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        cause.unwrap_or_else(|| "its lookup took too long".to_owned())
     }
 
     /// Whether it has as many sessions as it may have.

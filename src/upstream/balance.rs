@@ -1,19 +1,22 @@
 //! Which of several backends that are as good as each other gets a session.
 use super::BalanceKind;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
+/// Backends that are not there now, and whose turns are known still: they may be back soon.
+const SPARE_CREDITS: usize = 256;
+
 /// A pool's rule and its rotation, shared by all workers.
 #[derive(Debug)]
 pub(super) struct Balance {
     kind: BalanceKind,
     rotation: AtomicUsize,
-    /// What each backend is owed in turns, by its seed.
+    /// What each backend is owed in turns, by its seed; those of backends that have left are forgotten when there are too many.
     credits: Mutex<HashMap<u64, i64>>,
 }
 
@@ -56,6 +59,10 @@ impl Balance {
             }
         }
         let (_, chosen) = chosen?;
+        if credits.len() > 2 * candidates.len() + SPARE_CREDITS {
+            let seeds: HashSet<u64> = candidates.iter().map(|candidate| candidate.seed).collect();
+            credits.retain(|seed, _| seeds.contains(seed));
+        }
         let all: i64 = candidates.iter().map(|candidate| i64::from(candidate.weight)).sum();
         credits.entry(chosen.seed).and_modify(|credit| *credit -= all);
         Some(chosen.index)
@@ -153,6 +160,16 @@ mod tests {
         let all = candidates(&[0, 0, 0], &[3, 1, 1]);
         let picked: Vec<usize> = (0..5).filter_map(|_| balance.pick(&all, None)).collect();
         assert_eq!(picked, [0, 1, 0, 2, 0]);
+    }
+
+    #[test]
+    fn turns_of_backends_that_left_are_forgotten() {
+        let balance = Balance::new(BalanceKind::RoundRobin);
+        for seed in 0..2_000 {
+            let one = [Candidate { index: 0, weight: 1, sessions: 0, seed }];
+            assert_eq!(balance.pick(&one, None), Some(0));
+        }
+        assert!(balance.credits.lock().unwrap().len() <= SPARE_CREDITS + 3);
     }
 
     #[test]

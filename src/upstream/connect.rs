@@ -32,6 +32,11 @@ pub(crate) enum DialError {
     Source { from: IpAddr, source: io::Error },
     #[error("no address of `source` is an {} one, as {address} is", if address.is_ipv4() { "IPv4" } else { "IPv6" })]
     NoSource { address: SocketAddr },
+    #[error(
+        "no {} address of this machine leads to {address}: give it one, or leave this address out of the backends",
+        if address.is_ipv4() { "IPv4" } else { "IPv6" }
+    )]
+    NoWay { address: SocketAddr },
     #[error("the TLS handshake with {address} failed: {source}{}", tls_advice(source))]
     Tls { address: String, source: io::Error },
     #[error("no {step} within {}", super::seconds(*within))]
@@ -43,28 +48,38 @@ impl DialError {
         match self {
             Self::Timeout { .. } => true,
             Self::Connect { source, .. } => source.kind() == io::ErrorKind::TimedOut,
-            Self::Resolve { .. } | Self::Source { .. } | Self::NoSource { .. } | Self::Tls { .. } => false,
+            Self::Resolve { .. }
+            | Self::Source { .. }
+            | Self::NoSource { .. }
+            | Self::NoWay { .. }
+            | Self::Tls { .. } => false,
         }
     }
 
-    /// Whether we lack descriptors, ports or memory: no fault of the backend.
+    /// Whether we lack descriptors, ports, memory or addresses: no fault of the backend.
     pub(super) fn is_ours(&self) -> bool {
         match self {
-            Self::Connect { source, .. } => matches!(
-                source.raw_os_error(),
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
-            ),
-            Self::Source { .. } | Self::NoSource { .. } => true,
+            Self::Connect { source, .. } => is_shortage(source) || is_unavailable(source),
+            Self::Source { .. } | Self::NoSource { .. } | Self::NoWay { .. } => true,
             Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
+        }
+    }
+
+    /// Whether that lasts, and hinders us from dialling this backend, though maybe no other.
+    pub(super) fn has_no_way(&self) -> bool {
+        match self {
+            Self::NoSource { .. } | Self::NoWay { .. } => true,
+            Self::Source { source, .. } => !is_shortage(source),
+            Self::Connect { .. } | Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
         }
     }
 
     /// Whether another address of ours might do.
     pub(super) fn is_of_the_source(&self) -> bool {
         match self {
-            Self::Connect { source, .. } => source.raw_os_error() == Some(libc::EADDRNOTAVAIL),
+            Self::Connect { source, .. } => is_unavailable(source),
             Self::Source { .. } | Self::NoSource { .. } => true,
-            Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
+            Self::NoWay { .. } | Self::Resolve { .. } | Self::Tls { .. } | Self::Timeout { .. } => false,
         }
     }
 
@@ -73,7 +88,7 @@ impl DialError {
         match self {
             Self::Resolve { .. } => DialFailure::Resolve,
             Self::Connect { .. } => DialFailure::Connect,
-            Self::Source { .. } | Self::NoSource { .. } => DialFailure::Own,
+            Self::Source { .. } | Self::NoSource { .. } | Self::NoWay { .. } => DialFailure::Own,
             Self::Tls { .. } => DialFailure::Tls,
             Self::Timeout { .. } => DialFailure::ConnectTimeout,
         }
@@ -83,11 +98,20 @@ impl DialError {
     pub(super) fn step(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "resolve",
-            Self::Connect { .. } | Self::Source { .. } | Self::NoSource { .. } => "connect",
+            Self::Connect { .. } | Self::Source { .. } | Self::NoSource { .. } | Self::NoWay { .. } => "connect",
             Self::Tls { .. } => "TLS handshake",
             Self::Timeout { step, .. } => step,
         }
     }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Of a connect: every port towards the address is in use, or no address of ours leads there.
+pub(super) fn is_unavailable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EADDRNOTAVAIL)
 }
 
 /// A stream and our own port on it, if it has one.
@@ -155,7 +179,7 @@ impl Dialer {
             return self.tcp.connect(&[at], deadline, within, backstop).await;
         }
         let BackendAddress::Tcp { host, port, .. } = &backend.address else {
-            let source = io::Error::new(io::ErrorKind::NotFound, "it had no address when it was looked up last");
+            let source = io::Error::new(io::ErrorKind::NotFound, backend.unresolved());
             return Err(DialError::Resolve { host: backend.name.clone(), source });
         };
         let addresses = timeout_at(deadline, self.resolver.resolve(host, *port))
@@ -277,7 +301,15 @@ mod tests {
     fn exhausted_ports_are_explained_and_are_not_the_backends_fault() {
         let source = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
         let error = DialError::Connect { address: "10.0.0.1:80".into(), source };
-        assert!(error.is_ours());
+        assert!(error.is_ours() && !error.has_no_way());
         assert!(error.to_string().contains("`source`") && error.to_string().contains("ip_local_port_range"), "{error}");
+    }
+    #[test]
+    fn what_cannot_be_dialled_for_long_is_told_from_what_is_short_just_now() {
+        let from = "192.0.2.1".parse().unwrap();
+        let source = |code| DialError::Source { from, source: io::Error::from_raw_os_error(code) };
+        assert!(source(libc::EADDRNOTAVAIL).has_no_way() && !source(libc::EMFILE).has_no_way());
+        let no_way = DialError::NoWay { address: "[2001:db8::1]:80".parse().unwrap() };
+        assert!(no_way.is_ours() && no_way.has_no_way() && no_way.to_string().contains("no IPv6 address"), "{no_way}");
     }
 }

@@ -23,6 +23,18 @@ pub(super) struct Youth {
     at: Option<Instant>,
     in_a_row: u32,
     last: Option<Instant>,
+    probation: Probation,
+}
+
+/// Whether one young death is enough: it is until a session begun since the return is old enough not to die young.
+#[derive(Clone, Copy, Debug, Default)]
+enum Probation {
+    #[default]
+    Over,
+    /// No session has begun since the return.
+    Untried,
+    /// The first one began then.
+    Tried(Instant),
 }
 
 impl Youth {
@@ -30,12 +42,22 @@ impl Youth {
     pub(super) fn begin(&mut self, now: Instant) {
         self.fade(now);
         self.begun += 1.0;
+        match self.probation {
+            Probation::Untried => self.probation = Probation::Tried(now),
+            Probation::Over | Probation::Tried(_) => {}
+        }
     }
 
     /// A session died young; whether that is one too many.
     pub(super) fn die(&mut self, now: Instant) -> bool {
         self.fade(now);
         self.died += 1.0;
+        match self.probation {
+            Probation::Untried => return true,
+            Probation::Tried(first) if now.saturating_duration_since(first) < YOUNG => return true,
+            Probation::Tried(_) => self.probation = Probation::Over,
+            Probation::Over => {}
+        }
         let apart = self.last.replace(now).is_some_and(|last| now.saturating_duration_since(last) > APART);
         // A client that breaks its own sessions again and again says nothing of the others'.
         let few = self.died * 2.0 < self.begun;
@@ -46,11 +68,12 @@ impl Youth {
     /// A session ended at an age, or for a reason, that speaks for the backend.
     pub(super) fn live(&mut self) {
         self.in_a_row = 0;
+        self.probation = Probation::Over;
     }
 
     /// One that returns after its sessions died is on probation: the next one tells.
     pub(super) fn forgive(&mut self) {
-        *self = Self { in_a_row: DEATHS - 1, last: self.last, ..Self::default() };
+        *self = Self { probation: Probation::Untried, ..Self::default() };
     }
 
     fn fade(&mut self, now: Instant) {
@@ -156,6 +179,26 @@ mod tests {
         youth.live();
         youth.begin(t0);
         assert!(!youth.die(t0));
+    }
+
+    #[test]
+    fn probation_holds_however_many_begin_and_however_late_they_do() {
+        let (mut youth, t0) = (Youth::default(), Instant::now());
+        youth.die(t0);
+        youth.forgive();
+        let late = t0 + APART * 2;
+        (0..10).for_each(|_| youth.begin(late));
+        assert!(youth.die(late + SECOND));
+    }
+
+    #[test]
+    fn probation_is_over_once_a_session_has_outlived_it() {
+        let (mut youth, t0) = (Youth::default(), Instant::now());
+        youth.forgive();
+        for n in 0..8 {
+            youth.begin(t0 + SECOND * n);
+        }
+        assert!(!youth.die(t0 + SECOND * 8), "one bad client");
     }
 
     #[test]

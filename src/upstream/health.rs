@@ -85,6 +85,11 @@ impl Health {
         .filter(|until| *until > now)
     }
 
+    /// Whether only a check brings it back.
+    pub(super) fn is_out(&self) -> bool {
+        matches!(&*self.lock(), State::Out { .. })
+    }
+
     /// Why it is down, and for how long still, if a time was set. `None`: it is up, or due to be tried again.
     pub(super) fn ailment(&self, now: Instant) -> Option<(Cause, Option<Duration>)> {
         match &*self.lock() {
@@ -105,6 +110,14 @@ impl Health {
         }
     }
 
+    /// Whether it was down, its time is over, and what is asked of it now is to tell whether it is back.
+    pub(super) fn on_trial(&self, now: Instant) -> bool {
+        match &*self.lock() {
+            State::Resting { until, .. } => *until <= now,
+            State::Up { .. } | State::Out { .. } => false,
+        }
+    }
+
     /// The part of its share that it is to get: less than all of it for `slow_start` after it has returned.
     pub(super) fn part(&self, now: Instant, slow_start: Option<Duration>) -> f64 {
         match (&*self.lock(), slow_start) {
@@ -116,10 +129,11 @@ impl Health {
     }
 
     /// A dial or handshake that began at `began` failed, or sessions of its did. Each failure in a row doubles the time; those that
-    /// were under way when it was already known count once.
+    /// were under way when it was already known count once, and those from before it returned not at all.
     pub(super) fn failed(&self, cause: Cause, began: Instant, now: Instant, fail_timeout: Duration) -> Change {
         let mut state = self.lock();
         let (penalty, change) = match &*state {
+            State::Up { since: Some(since) } if began < *since => return Change::None,
             State::Up { .. } => (fail_timeout, true),
             State::Out { .. } => return Change::None,
             State::Resting { since, .. } if began < *since => return Change::None,
@@ -130,11 +144,13 @@ impl Health {
         if change { Change::Down(Rest::For(alone)) } else { Change::None }
     }
 
-    /// A handshake succeeded, or was refused by a backend that works. That tells nothing of one whose handshakes did not fail.
-    pub(super) fn succeeded(&self, now: Instant) -> Change {
+    /// A handshake that began at `began` succeeded, or was refused by a backend that works. That tells nothing of one whose
+    /// handshakes did not fail, or of what failed since.
+    pub(super) fn succeeded(&self, began: Instant, now: Instant) -> Change {
         let mut state = self.lock();
         let over = match &*state {
             State::Up { .. } | State::Out { .. } => None,
+            State::Resting { since, .. } if began < *since => None,
             State::Resting { cause, until, .. } => match cause.kind {
                 Ejection::Failed => Some(cause.kind),
                 Ejection::YoungDeaths | Ejection::Frozen | Ejection::Check => (*until <= now).then_some(cause.kind),
@@ -218,8 +234,8 @@ mod tests {
         assert_eq!(health.alone_until(t0 + alone), None);
         let later = t0 + alone;
         assert_eq!(fail(&health, later, later), Change::None);
-        assert_eq!(health.succeeded(later), Change::Up(Ejection::Failed));
-        assert_eq!(health.succeeded(later), Change::None);
+        assert_eq!(health.succeeded(later, later), Change::Up(Ejection::Failed));
+        assert_eq!(health.succeeded(later, later), Change::None);
         assert_eq!((health.alone_until(later), health.ailment(later)), (None, None));
     }
 
@@ -255,6 +271,16 @@ mod tests {
     }
 
     #[test]
+    fn failures_from_before_it_returned_are_old_news() {
+        let (health, t0) = (Health::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        fail(&health, t0, t0);
+        health.succeeded(t0 + second, t0 + second);
+        assert_eq!((fail(&health, t0, t0 + second * 2), health.alone_until(t0 + second * 2)), (Change::None, None));
+        assert!(matches!(fail(&health, t0 + second * 2, t0 + second * 2), Change::Down(_)));
+    }
+
+    #[test]
     fn one_try_at_a_time_after_the_pause() {
         let (health, t0) = (Health::default(), Instant::now());
         fail(&health, t0, t0);
@@ -263,18 +289,28 @@ mod tests {
         health.claim(due + FAIL / 2);
         assert_eq!(health.alone_until(due), Some(due + FAIL / 2));
         assert_eq!(health.alone_until(due + FAIL / 2), None, "a try that told nothing");
-        assert_eq!(health.succeeded(due), Change::Up(Ejection::Failed));
+        assert_eq!(health.succeeded(due, due), Change::Up(Ejection::Failed));
         health.claim(due + FAIL);
         assert_eq!(health.alone_until(due), None, "one that is up is everyone's");
+    }
+
+    #[test]
+    fn what_began_before_a_failure_does_not_acquit_of_it() {
+        let (health, t0) = (Health::default(), Instant::now());
+        let t1 = t0 + Duration::from_secs(1);
+        fail(&health, t0, t1);
+        assert_eq!(health.succeeded(t0, t1 + FAIL * 2), Change::None);
+        assert!(!health.on_trial(t1) && health.on_trial(t1 + FAIL * 2));
+        assert_eq!(health.succeeded(t1 + FAIL, t1 + FAIL * 2), Change::Up(Ejection::Failed));
     }
 
     #[test]
     fn handshakes_do_not_acquit_one_whose_sessions_die_until_its_time_is_over() {
         let (health, t0) = (Health::default(), Instant::now());
         health.failed(cause(Ejection::YoungDeaths), t0, t0, FAIL);
-        assert_eq!(health.succeeded(t0 + FAIL / 2), Change::None);
+        assert_eq!(health.succeeded(t0 + FAIL / 2, t0 + FAIL / 2), Change::None);
         let due = health.alone_until(t0).unwrap();
-        assert_eq!(health.succeeded(due), Change::Up(Ejection::YoungDeaths));
+        assert_eq!(health.succeeded(due, due), Change::Up(Ejection::YoungDeaths));
     }
 
     #[test]
@@ -285,7 +321,7 @@ mod tests {
             assert_eq!(health.put_out(cause(kind)), Change::Down(Rest::UntilChecked));
             assert_eq!(health.put_out(cause(kind)), Change::None);
             assert_eq!(health.put_out(cause(Ejection::Check)), Change::None);
-            assert_eq!((fail(&health, t0, t0), health.succeeded(t0 + FAIL)), (Change::None, Change::None));
+            assert_eq!((fail(&health, t0, t0), health.succeeded(t0 + FAIL, t0 + FAIL)), (Change::None, Change::None));
             assert!(health.alone_until(t0).unwrap() > t0 + LONGEST, "it is tried after all others");
             assert_eq!(health.ailment(t0), Some((cause(kind), None)));
             assert_eq!(health.frozen(), kind == Ejection::Frozen);
@@ -306,10 +342,10 @@ mod tests {
         assert_eq!(fail(&health, t0, t0 + FAIL), Change::None);
         assert!(health.alone_until(t0 + FAIL).is_some(), "it did not thaw");
         let due = health.alone_until(t0 + FAIL).unwrap();
-        assert_eq!(health.succeeded(due), Change::Up(Ejection::Failed));
+        assert_eq!(health.succeeded(due, due), Change::Up(Ejection::Failed));
         health.put_out(cause(Ejection::Frozen));
         health.try_again(due, FAIL);
-        assert_eq!(health.succeeded(due), Change::Up(Ejection::Frozen));
+        assert_eq!(health.succeeded(due, due), Change::Up(Ejection::Frozen));
     }
 
     #[test]
@@ -318,7 +354,7 @@ mod tests {
         let slow = Some(FAIL);
         assert_eq!(health.part(t0, slow), 1.0, "it never was down");
         fail(&health, t0, t0);
-        health.succeeded(t0);
+        health.succeeded(t0, t0);
         assert_eq!(health.part(t0, slow), FIRST_PART);
         assert_eq!(health.part(t0 + FAIL / 2, slow), 0.5);
         assert_eq!(health.part(t0 + FAIL * 2, slow), 1.0);

@@ -45,16 +45,17 @@ impl Upstream {
     }
 
     async fn ask(&self, named: &Named) -> Refreshed {
-        let found = self.dns.find(&named.address).await;
+        let found = self.dns.find(&named.address, named.is_known()).await;
         let (pool, address) = (&self.config.name, &named.address);
-        let refreshed = self.members.apply(named, found, |at| {
+        let server = self.config.servers.iter().find(|server| server.address == *address);
+        let hold = |backend: &Backend| server.into_iter().for_each(|server| self.hold(server, backend));
+        let fresh = |at| {
             let meter = |name: &str| self.meters.backend(pool, name);
             let backend = Backend::metered_at(pool, address.clone(), Some(at), meter);
-            backend.places.limit(self.config.dials.max_dials);
-            let server = self.config.servers.iter().find(|server| server.address == *address);
-            backend.set_terms(server.map(|server| self.config.terms(server)).unwrap_or_default());
+            hold(&backend);
             Arc::new(backend)
-        });
+        };
+        let refreshed = self.members.apply(named, found, fresh, hold);
         named.asked.store(true, Ordering::Release);
         refreshed
     }

@@ -1,5 +1,5 @@
 //! The backends of a pool as they are now: names that are looked up anew change them while the pool serves.
-use super::{Backend, BackendAddress, ServerConfig, backend::Terms, dns::Found};
+use super::{Backend, BackendAddress, ServerConfig, dns::Found};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic::AtomicBool},
@@ -47,6 +47,8 @@ struct Addresses {
     /// Those that left, while sessions are left on them.
     former: Vec<Weak<Backend>>,
     failing: bool,
+    /// Another pool has its backends now, and they are no more its to change.
+    superseded: bool,
 }
 
 #[derive(Debug)]
@@ -60,13 +62,13 @@ struct Member {
 pub struct Refreshed {
     /// When to look up again.
     pub after: Duration,
-    /// Whether a backend has left the pool: its sessions are to end.
-    pub left: bool,
+    /// Whether a backend has left the pool, so that its sessions are to end, or came back before all of them were told.
+    pub reviewed: bool,
 }
 
 impl Refreshed {
     /// There is no such name.
-    pub(super) const NEVER: Self = Self { after: Duration::MAX, left: false };
+    pub(super) const NEVER: Self = Self { after: Duration::MAX, reviewed: false };
 }
 
 impl BackendAddress {
@@ -104,7 +106,7 @@ impl Members {
             let found = Addresses {
                 serving: serving.into_iter().map(|backend| Member { backend, missed: 0 }).collect(),
                 former: former.iter().map(Arc::downgrade).collect(),
-                failing: false,
+                ..Addresses::default()
             };
             let asked = AtomicBool::new(!found.serving.is_empty());
             Entry::Named(Box::new(Named {
@@ -125,17 +127,22 @@ impl Members {
         Arc::clone(&self.list.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Holds each backend to the terms of its entry; `servers` are those that these were made of.
-    pub(super) fn hold(&self, servers: &[ServerConfig], terms: impl Fn(&ServerConfig) -> Terms) {
+    /// Has each backend be held to its entry; `servers` are those that these were made of.
+    pub(super) fn hold(&self, servers: &[ServerConfig], hold: impl Fn(&ServerConfig, &Backend)) {
         for (entry, server) in self.entries.iter().zip(servers) {
             match entry {
-                Entry::Fixed(backend) => backend.set_terms(terms(server)),
+                Entry::Fixed(backend) => hold(server, backend),
                 Entry::Named(named) => {
-                    named.itself.set_terms(terms(server));
-                    named.found().serving.iter().for_each(|member| member.backend.set_terms(terms(server)));
+                    hold(server, &named.itself);
+                    named.found().serving.iter().for_each(|member| hold(server, &member.backend));
                 }
             }
         }
+    }
+
+    /// Lookups change nothing any more: another pool has the backends.
+    pub(super) fn supersede(&self) {
+        self.names().for_each(|named| named.found().superseded = true);
     }
 
     /// The entries that are names.
@@ -146,25 +153,28 @@ impl Members {
         })
     }
 
-    /// Does what a lookup of a name says. An answer without addresses, or none at all, changes nothing: a resolver in trouble
-    /// ends no session.
+    /// Does what a lookup of a name says. An answer without addresses, or none at all, changes nothing, and one with gaps takes
+    /// nothing away: a resolver in trouble ends no session. `fresh` makes a backend, and `hold` holds one that is back to its entry.
     pub(super) fn apply(
         &self,
         named: &Named,
         found: Result<Found, String>,
         fresh: impl Fn(SocketAddr) -> Arc<Backend>,
+        hold: impl Fn(&Backend),
     ) -> Refreshed {
-        let (left, good_for) = match found {
-            Ok(found) => (named.take(&found.addresses, fresh), Some(found.good_for)),
+        let (reviewed, good_for) = match found {
+            Ok(found) => {
+                let most = if found.gaps.cause().is_some() { AFTER_FAILURE } else { LATEST };
+                (named.take(&found, fresh, hold), found.good_for.clamp(SOONEST, most))
+            }
             Err(cause) => {
                 named.fail(&cause);
-                (false, None)
+                (false, AFTER_FAILURE)
             }
         };
         self.compose();
-        let after = good_for.map_or(AFTER_FAILURE, |time| time.clamp(SOONEST, LATEST));
         // Gateways that were started together do not ask together.
-        Refreshed { after: after.mul_f64(1.0 + 0.1 * fastrand::f64()), left }
+        Refreshed { after: good_for.mul_f64(1.0 + 0.1 * fastrand::f64()), reviewed }
     }
 
     fn compose(&self) {
@@ -191,15 +201,26 @@ impl Named {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers whether a backend left.
-    fn take(&self, addresses: &[SocketAddr], fresh: impl Fn(SocketAddr) -> Arc<Backend>) -> bool {
+    /// Whether some of its addresses are backends.
+    pub(super) fn is_known(&self) -> bool {
+        !self.found().serving.is_empty()
+    }
+
+    /// Answers whether a backend left, or is back while sessions are left on it.
+    fn take(&self, told: &Found, fresh: impl Fn(SocketAddr) -> Arc<Backend>, hold: impl Fn(&Backend)) -> bool {
         let mut found = self.found();
-        if std::mem::take(&mut found.failing) {
-            tracing::info!(name = %self.address, "the name resolves again");
+        if found.superseded {
+            return false;
         }
-        for member in &mut found.serving {
-            let there = member.backend.at.is_some_and(|at| addresses.contains(&at));
-            member.missed = if there { 0 } else { member.missed + 1 };
+        self.tell(&mut found.failing, told.gaps.cause());
+        for Member { backend, missed } in &mut found.serving {
+            let there = told.addresses.iter().any(|address| backend.at == Some(address.at));
+            let hidden = backend.at.is_some_and(|at| told.gaps.may_hide(at));
+            *missed = match (there, hidden) {
+                (true, _) => 0,
+                (false, true) => *missed,
+                (false, false) => *missed + 1,
+            };
         }
         let (stay, leave): (Vec<_>, Vec<_>) = found.serving.drain(..).partition(|member| member.missed < MISSED);
         found.serving = stay;
@@ -208,22 +229,46 @@ impl Named {
             backend.retire(true);
             found.former.push(Arc::downgrade(backend));
         }
-        for &at in addresses {
-            if !found.serving.iter().any(|member| member.backend.at == Some(at)) {
-                let back = found.former.iter().filter_map(Weak::upgrade).find(|backend| backend.at == Some(at));
-                let backend = back.unwrap_or_else(|| fresh(at));
-                backend.retire(false);
+        let mut reviewed = !leave.is_empty();
+        for address in &told.addresses {
+            let serving = found.serving.iter().find(|member| member.backend.at == Some(address.at));
+            let backend = serving.map(|member| Arc::clone(&member.backend)).unwrap_or_else(|| {
+                let mut former = found.former.iter().filter_map(Weak::upgrade);
+                let backend = match former.find(|backend| backend.at == Some(address.at)) {
+                    Some(back) => {
+                        hold(&back);
+                        reviewed |= back.sessions() > 0;
+                        back
+                    }
+                    None => fresh(address.at),
+                };
                 tracing::info!(upstream = backend.upstream, backend = backend.name, "its name has this address");
-                found.serving.push(Member { backend, missed: 0 });
-            }
+                found.serving.push(Member { backend: Arc::clone(&backend), missed: 0 });
+                backend
+            });
+            backend.retire(false);
+            backend.set_part(address.part);
         }
         found
             .former
             .retain(|backend| backend.upgrade().is_some_and(|backend| backend.retired() && backend.sessions() > 0));
-        !leave.is_empty()
+        reviewed
+    }
+
+    fn tell(&self, failing: &mut bool, gap: Option<&str>) {
+        match (std::mem::replace(failing, gap.is_some()), gap) {
+            (true, None) => tracing::info!(name = %self.address, "the name resolves again"),
+            (false, Some(cause)) => tracing::warn!(
+                name = %self.address,
+                cause,
+                "a part of the name does not resolve; the addresses it had of that are kept"
+            ),
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 
     fn fail(&self, cause: &str) {
+        self.itself.set_unresolved(cause);
         let mut found = self.found();
         if !std::mem::replace(&mut found.failing, true) {
             let kept = found.serving.len();
@@ -236,7 +281,10 @@ impl Named {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::upstream::Lease;
+    use crate::upstream::{
+        Lease,
+        dns::{Address, Gaps},
+    };
 
     fn name() -> BackendAddress {
         BackendAddress::Tcp { tls: false, host: "chat.test".into(), port: 80, path: "/".into() }
@@ -252,11 +300,16 @@ mod tests {
     }
 
     fn found(members: &Members, addresses: &[&str], seconds: u64) -> Refreshed {
-        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        let found = Found { addresses, good_for: Duration::from_secs(seconds) };
+        partly_found(members, addresses, seconds, Gaps::default())
+    }
+
+    fn partly_found(members: &Members, addresses: &[&str], seconds: u64, gaps: Gaps) -> Refreshed {
+        let even = |text: &&str| Address { at: text.parse().unwrap(), part: Address::EVEN };
+        let addresses = addresses.iter().map(even).collect();
+        let found = Found { addresses, good_for: Duration::from_secs(seconds), gaps };
         let named = members.names().next().unwrap();
-        members
-            .apply(named, Ok(found), |at| Arc::new(Backend::metered_at("chat", name(), Some(at), |_| Arc::default())))
+        let fresh = |at| Arc::new(Backend::metered_at("chat", name(), Some(at), |_| Arc::default()));
+        members.apply(named, Ok(found), fresh, |_| {})
     }
 
     fn names(members: &Members) -> Vec<String> {
@@ -278,13 +331,48 @@ mod tests {
         let second = Arc::clone(&members.now()[1]);
         let lease = Lease::new(Arc::clone(&second));
         for _ in 1..MISSED {
-            assert!(!found(&members, &["10.0.0.1:80"], 30).left);
+            assert!(!found(&members, &["10.0.0.1:80"], 30).reviewed);
         }
-        assert!(found(&members, &["10.0.0.1:80"], 30).left && second.retired());
+        assert!(found(&members, &["10.0.0.1:80"], 30).reviewed && second.retired());
         assert_eq!(names(&members), ["ws://chat.test#10.0.0.1", "builtin:echo"]);
-        found(&members, &["10.0.0.1:80", "10.0.0.2:80"], 30);
+        let back = found(&members, &["10.0.0.1:80", "10.0.0.2:80"], 30);
         assert!(Arc::ptr_eq(&members.now()[1], &second) && !second.retired());
+        assert!(back.reviewed, "its sessions were to end, and are not any more");
+        assert!(!found(&members, &["10.0.0.1:80", "10.0.0.2:80"], 30).reviewed);
         drop(lease);
+    }
+
+    #[test]
+    fn what_a_resolver_in_trouble_did_not_tell_does_not_leave() {
+        let members = members();
+        found(&members, &["10.0.0.1:80", "10.0.0.2:80", "[2001:db8::1]:80"], 30);
+        let gaps = Gaps { v4: None, v6: Some("no answer".into()) };
+        for _ in 0..MISSED * 2 {
+            let refreshed = partly_found(&members, &["10.0.0.1:80", "10.0.0.3:80"], 300, gaps.clone());
+            assert!(refreshed.after < AFTER_FAILURE * 2);
+        }
+        let there = ["10.0.0.1", "2001:db8::1", "10.0.0.3"].map(|at| format!("ws://chat.test#{at}"));
+        assert_eq!(names(&members)[..3], there, "what was told counts, of one family as of the other");
+    }
+
+    #[test]
+    fn a_pool_whose_place_another_has_taken_changes_no_backend() {
+        let members = members();
+        found(&members, &["10.0.0.1:80"], 30);
+        members.supersede();
+        for _ in 0..MISSED * 2 {
+            assert!(!found(&members, &["10.0.0.2:80"], 30).reviewed);
+        }
+        assert!(!members.now()[0].retired());
+    }
+
+    #[test]
+    fn a_backend_that_serves_is_not_retired() {
+        let members = members();
+        found(&members, &["10.0.0.1:80"], 30);
+        members.now()[0].retire(true);
+        found(&members, &["10.0.0.1:80"], 30);
+        assert!(!members.now()[0].retired());
     }
 
     #[test]
@@ -308,10 +396,18 @@ mod tests {
         found(&members, &["10.0.0.1:80"], 30);
         let named = members.names().next().unwrap();
         for _ in 0..10 {
-            let refreshed = members.apply(named, Err("no answer".into()), |_| panic!("nothing is new"));
-            assert!(!refreshed.left && refreshed.after < AFTER_FAILURE * 2);
+            let refreshed = members.apply(named, Err("no answer".into()), |_| panic!("nothing is new"), |_| {});
+            assert!(!refreshed.reviewed && refreshed.after < AFTER_FAILURE * 2);
         }
         assert_eq!(names(&members), ["ws://chat.test#10.0.0.1", "builtin:echo"]);
+    }
+
+    #[test]
+    fn what_stands_for_a_name_says_why_it_has_no_address() {
+        let members = members();
+        let named = members.names().next().unwrap();
+        members.apply(named, Err("the DNS knows no such name".into()), |_| panic!("nothing is new"), |_| {});
+        assert_eq!(members.now()[0].unresolved(), "the DNS knows no such name");
     }
 
     #[test]

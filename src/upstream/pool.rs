@@ -147,6 +147,14 @@ impl Failure {
         }
     }
 
+    /// Whether this machine cannot dial just this backend.
+    fn has_no_way(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.has_no_way(),
+            Self::Handshake(_) | Self::Timeout(_) | Self::Answered(_) | Self::Queue { .. } | Self::Spent => false,
+        }
+    }
+
     /// Whether the backend was not even dialled, for too many others are.
     fn is_of_the_queue(&self) -> bool {
         match self {
@@ -178,12 +186,11 @@ impl Upstream {
         let fresh = |server: &ServerConfig| {
             let address = server.address.clone();
             let backend = Backend::metered(&config.name, address, |name| meters.backend(&config.name, name));
-            backend.set_terms(config.terms(server));
+            hold(config, server, &backend);
             Arc::new(backend)
         };
         let all = config.dials.resolve == Resolve::All;
         let members = Members::new(&config.servers, all, known, fresh);
-        members.now().iter().for_each(|backend| backend.places.limit(config.dials.max_dials));
         let dns = Dns { server: config.dials.resolver };
         let dialer = Dialer {
             resolver: Resolver::new(dns.clone()),
@@ -220,7 +227,17 @@ impl Upstream {
 
     /// It serves from now on: backends that another pool had before are held to its terms.
     pub fn settle(&self) {
-        self.members.hold(&self.config.servers, |server| self.config.terms(server));
+        self.members.hold(&self.config.servers, |server, backend| self.hold(server, backend));
+    }
+
+    /// Another pool serves from now on, and has its backends: its lookups change them no more.
+    pub fn supersede(&self) {
+        self.members.supersede();
+    }
+
+    /// Holds a backend to what is said of this server of its.
+    pub(super) fn hold(&self, server: &ServerConfig, backend: &Backend) {
+        hold(&self.config, server, backend);
     }
 
     /// Its name in `gateway.toml`.
@@ -245,12 +262,13 @@ impl Upstream {
         let mut head = Some(head);
         self.look_up(options.connect).await;
         let backends = self.backends();
+        let stuck = self.stuck(affinity, &backends);
         let patience = Patience { began: Instant::now(), options };
         let mut tried = vec![false; backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         let mut answered = None;
         while let Some(index) =
-            self.chooser.choose(&backends, Asking { burden: Burden::Session, affinity, patience, tried: &tried })
+            self.chooser.choose(&backends, Asking { burden: Burden::Session, affinity, stuck, patience, tried: &tried })
         {
             let backend = &backends[index];
             // It may have become full since; the next choice passes over it.
@@ -271,7 +289,7 @@ impl Upstream {
                     Failure::Answered(status)
                 }
                 Ok(answer) => {
-                    backend.answered();
+                    backend.answered(start);
                     if let Answer::Accepted(_) = answer {
                         backend.session_began();
                     }
@@ -294,7 +312,7 @@ impl Upstream {
         if failure.is_of_the_queue() {
             return;
         }
-        if !failure.is_ours() {
+        if !failure.is_ours() || failure.has_no_way() {
             backend.dial_failed(start, failure.to_string());
         } else if self.dialer.tcp.complains() {
             let (upstream, backend) = (&self.config.name, &backend.name);
@@ -337,6 +355,11 @@ impl Upstream {
             backend: Some(last.name.clone()),
         }
     }
+}
+
+fn hold(config: &UpstreamConfig, server: &ServerConfig, backend: &Backend) {
+    backend.set_terms(config.terms(server));
+    backend.places.limit(config.dials.max_dials);
 }
 
 /// Whether a backend's answer sends the session to the next one.

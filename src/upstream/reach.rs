@@ -23,7 +23,11 @@ pub(crate) struct Reached<T> {
 
 pub(crate) enum Way<T> {
     Kept(T),
-    Fresh(Box<Stream>),
+    /// It was dialled from `began` on.
+    Fresh {
+        stream: Box<Stream>,
+        began: Instant,
+    },
 }
 
 /// A plain request's hold on a backend: counted while it lives.
@@ -64,15 +68,18 @@ impl Upstream {
     ) -> Result<Reached<T>, OpenError> {
         self.look_up(options.connect).await;
         let (backends, patience) = (self.backends(), Patience { began: Instant::now(), options });
+        let stuck = self.stuck(affinity, &backends);
         let mut tried = vec![false; backends.len()];
         let mut failures: Vec<(&Arc<Backend>, Failure)> = Vec::new();
         while let Some(index) =
-            self.chooser.choose(&backends, Asking { burden: Burden::Request, affinity, patience, tried: &tried })
+            self.chooser.choose(&backends, Asking { burden: Burden::Request, affinity, stuck, patience, tried: &tried })
         {
             tried[index] = true;
             let backend = &backends[index];
             let lease = RequestLease::new(Arc::clone(backend));
-            if let Some(connection) = self.may_keep().then(|| kept(backend)).flatten() {
+            // Only a new one tells whether a backend that was down is back.
+            let takes_kept = self.may_keep() && !backend.health.on_trial(Instant::now());
+            if let Some(connection) = takes_kept.then(|| kept(backend)).flatten() {
                 return Ok(Reached { way: Way::Kept(connection), lease });
             }
             if !self.retries.admit(failures.len()).await {
@@ -80,11 +87,11 @@ impl Upstream {
                 break;
             }
             backend.meter().dialled();
-            let start = Instant::now();
+            let began = Instant::now();
             match self.dialled(backend, options.connect, ends).await {
-                Ok(stream) => return Ok(Reached { way: Way::Fresh(Box::new(stream)), lease }),
+                Ok(stream) => return Ok(Reached { way: Way::Fresh { stream: Box::new(stream), began }, lease }),
                 Err(failure) => {
-                    self.failed(backend, start, &failure);
+                    self.failed(backend, began, &failure);
                     failures.push((backend, failure));
                 }
             }
@@ -103,9 +110,9 @@ impl Upstream {
         Ok(stream)
     }
 
-    /// A backend answered a plain request, and not that it cannot serve.
-    pub(crate) fn answered(&self, backend: &Backend) {
-        backend.answered();
+    /// A backend answered a plain request on a connection that was dialled from `began` on, and not that it cannot serve.
+    pub(crate) fn answered(&self, backend: &Backend, began: Instant) {
+        backend.answered(began);
     }
 }
 

@@ -26,9 +26,9 @@ pub(super) struct Checks {
 }
 
 impl Backend {
-    /// A handshake succeeded, or was refused by a backend that works.
-    pub(super) fn answered(&self) {
-        match self.health.succeeded(Instant::now()) {
+    /// A handshake that began then succeeded, or was refused by a backend that works.
+    pub(super) fn answered(&self, began: Instant) {
+        match self.health.succeeded(began, Instant::now()) {
             Change::Up(from) => self.returned(from),
             Change::None | Change::Down(_) => {}
         }
@@ -78,7 +78,8 @@ impl Backend {
             let words =
                 format!("{DEATHS} sessions in a row died within {YOUNG:?} of their beginning ({})", reason.label());
             let cause = Cause { kind: Ejection::YoungDeaths, words };
-            let change = self.health.failed(cause.clone(), now, now, self.terms().fail_timeout);
+            let began = now.checked_sub(age).unwrap_or(now);
+            let change = self.health.failed(cause.clone(), began, now, self.terms().fail_timeout);
             self.ejected(&cause, change);
         }
     }

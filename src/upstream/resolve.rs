@@ -63,7 +63,7 @@ impl Resolver {
 
     async fn ask(&self, host: &str) -> Result<Vec<IpAddr>, String> {
         match self.dns.server {
-            Some(_) => Ok(self.dns.host(host, 0).await?.addresses.iter().map(SocketAddr::ip).collect()),
+            Some(_) => Ok(self.dns.host(host, 0).await?.addresses.iter().map(|found| found.at.ip()).collect()),
             None => system(host).await,
         }
     }

@@ -1,10 +1,10 @@
 //! TCP connections to backends: from which of our addresses, and to which of theirs first (happy eyeballs, RFC 8305).
-use super::connect::DialError;
+use super::connect::{DialError, is_unavailable};
 use crate::transport::{Backstop, bind_without_port, tune};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -72,7 +72,10 @@ impl TcpDialer {
     async fn attempt(&self, address: SocketAddr, backstop: Option<Backstop>) -> Result<TcpStream, DialError> {
         let failed = |source| DialError::Connect { address: address.to_string(), source };
         let tcp = if self.sources.is_empty() {
-            TcpStream::connect(address).await.map_err(failed)?
+            TcpStream::connect(address).await.map_err(|source| {
+                let no_way = is_unavailable(&source) && !leads_to(address);
+                if no_way { DialError::NoWay { address } } else { failed(source) }
+            })?
         } else {
             self.connect_from_a_source(address).await?
         };
@@ -111,6 +114,17 @@ impl TcpDialer {
             *last = Some(now);
         }
         due
+    }
+}
+
+/// Whether an address of ours leads there. UDP has ports of its own, and sends nothing when it connects.
+fn leads_to(address: SocketAddr) -> bool {
+    let any = if address.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    match UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| socket.connect(address)) {
+        Ok(()) => true,
+        Err(error) => {
+            !matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EAFNOSUPPORT))
+        }
     }
 }
 
@@ -222,10 +236,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let elsewhere = TcpDialer::new(&["192.0.2.1".parse().unwrap()]);
         let error = connect(&elsewhere, &[address]).await.unwrap_err();
-        assert!(error.is_ours() && error.to_string().contains("192.0.2.1"), "{error}");
+        assert!(error.is_ours() && error.has_no_way() && error.to_string().contains("192.0.2.1"), "{error}");
         let other_family = TcpDialer::new(&["::1".parse().unwrap()]);
         let error = connect(&other_family, &[address]).await.unwrap_err();
-        assert!(error.is_ours() && error.to_string().contains("IPv4"), "{error}");
+        assert!(error.is_ours() && error.has_no_way() && error.to_string().contains("IPv4"), "{error}");
     }
 
     #[tokio::test]

@@ -509,6 +509,30 @@ fn a_backend_that_cannot_be_dialled_is_left_for_the_next_whatever_the_method() {
 }
 
 #[test]
+fn answers_on_a_kept_connection_do_not_acquit_a_backend_whose_handshakes_fail() {
+    let backend = Backend::raw(|stream| {
+        let mut raw = Raw(stream);
+        while let Some(head) = head(&mut raw) {
+            let busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            raw.send(if head.starts_with("GET /page") { OK } else { busy }.as_bytes());
+        }
+    });
+    let gateway = proxying(&backend.url(), "");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let down = || runtime.block_on(gateway.operator().backends())[0].down.is_some();
+    let mut client = Raw::connect(gateway.address());
+    client.send(GET.as_bytes());
+    answer(&mut client, 2);
+    let mut session = Raw::connect(gateway.address());
+    session.send(request("/session", "").as_bytes());
+    assert_eq!(status(&session.head()), 503);
+    assert!(down());
+    client.send(GET.as_bytes());
+    answer(&mut client, 2);
+    assert!(down(), "the connection is older than what it did wrong");
+}
+
+#[test]
 fn a_backend_that_says_nothing_is_504_and_one_that_falls_silent_is_cut() {
     let backend = Backend::raw(|stream| {
         let mut raw = Raw(stream);

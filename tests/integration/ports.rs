@@ -1,10 +1,11 @@
 //! Local ports towards one backend address: how many sessions they carry, and what is told when they are used up.
 use super::{
-    harness::{PATIENCE, eventually, one_route, request},
+    harness::{Backend, PATIENCE, eventually, one_route, request},
     namespace::{inside, local_ports},
     program::Program,
 };
 use std::{
+    fs,
     io::{Read, Write},
     net::TcpListener,
     os::unix::net::UnixStream,
@@ -70,4 +71,23 @@ fn sources_multiply_the_sessions_to_one_address_and_used_up_ports_are_told_with_
 
     let (_program, count, status, _sessions) = filled("source = [\"127.0.0.2\", \"127.0.0.3\"]");
     assert_eq!((count, &*status), (2 * PORTS, "502"));
+}
+
+#[test]
+fn addresses_that_this_machine_cannot_dial_do_not_keep_clients_from_the_others() {
+    if !inside("ports::addresses_that_this_machine_cannot_dial_do_not_keep_clients_from_the_others") {
+        return;
+    }
+    fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    let (backend, _ends) = Backend::reader();
+    let servers = format!("ws://[::1]:9000\", \"{}", backend.url());
+    let mut program = Program::start(
+        &format!("{}\n[[listener]]\naddress = \"unix:gate.sock\"\n", one_route(&servers, "log.sessions = \"off\"")),
+        &[],
+    );
+    let socket = program.folder().join("gate.sock");
+    eventually("it listens", || UnixStream::connect(&socket).is_ok());
+    let _sessions: Vec<_> = (0..10).map(|_| session(&socket).unwrap()).collect();
+    let told = program.logged("backend is down");
+    assert!(told.contains("no IPv6 address of this machine") && !told.contains("local port"), "{told}");
 }

@@ -63,6 +63,22 @@ fn dials_beyond_max_dials_wait_for_a_place() {
 }
 
 #[test]
+fn a_limit_counts_once_its_pool_serves() {
+    local(async {
+        let old =
+            dialled_so(vec![BackendAddress::Echo], None, DialConfig { max_dials: Some(1), ..DialConfig::default() });
+        let backend = Arc::clone(&old.backends()[0]);
+        let _place = backend.places.enter(SOON).await.unwrap();
+        let known = |_: &BackendAddress| vec![Arc::clone(&backend)];
+        let new = Upstream::with(&UpstreamConfig::new("chat", vec![BackendAddress::Echo.into()]), &old.meters, known)
+            .unwrap();
+        assert_eq!(backend.places.enter(Duration::ZERO).await.err(), Some(1), "a reload may be refused yet");
+        new.settle();
+        assert!(backend.places.enter(Duration::ZERO).await.is_ok());
+    });
+}
+
+#[test]
 fn a_full_backend_is_passed_over_for_one_with_a_place() {
     local(async {
         let permits = Rc::new(Semaphore::new(0));

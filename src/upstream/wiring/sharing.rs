@@ -144,6 +144,54 @@ fn a_cookie_leads_back_while_its_backend_serves() {
 }
 
 #[test]
+fn when_all_are_out_they_are_shared_out_as_if_none_was() {
+    local(async {
+        let (one, two) = (backend(GOOD).await, backend(GOOD).await);
+        let servers = vec![server(one.0, Share::default()), server(two.0, Share::default())];
+        let upstream = pool_of(servers, |config| config.balance = BalanceKind::RoundRobin);
+        for backend in upstream.backends().iter() {
+            backend.health.put_out(Cause { kind: Ejection::Check, words: String::new() });
+        }
+        for _ in 0..4 {
+            accepted(open(&upstream, plain()).await);
+        }
+        assert_eq!((one.1.get(), two.1.get()), (2, 2));
+        upstream.backends()[0].health.checked(tokio::time::Instant::now());
+        for _ in 0..4 {
+            accepted(open(&upstream, plain()).await);
+        }
+        assert_eq!((one.1.get(), two.1.get()), (6, 2), "one that is well comes first");
+    });
+}
+
+#[test]
+fn a_cookie_leads_to_a_backend_that_is_out_when_all_are() {
+    local(async {
+        let (one, two) = (backend(GOOD).await, backend(GOOD).await);
+        let servers = vec![server(one.0, Share::default()), server(two.0, Share::default())];
+        let sticky = StickyConfig {
+            cookie: "gate".into(),
+            path: "/".into(),
+            max_age: None,
+            same_site: SameSite::Lax,
+            secret: None,
+        };
+        let upstream = pool_of(servers, |config| config.sticky = Some(sticky));
+        let mut answer = HeaderMap::new();
+        upstream.stick(Affinity::default(), &upstream.backends()[1], false, &mut answer);
+        let mut brought = HeaderMap::new();
+        let line = answer["set-cookie"].to_str().unwrap();
+        brought.insert("cookie", line.split(';').next().unwrap().parse().unwrap());
+        for backend in upstream.backends().iter() {
+            backend.health.put_out(Cause { kind: Ejection::Check, words: String::new() });
+        }
+        for _ in 0..3 {
+            assert_eq!(open_for(&upstream, "/", &brought).await.lease.backend().name, format!("ws://{}", two.0));
+        }
+    });
+}
+
+#[test]
 fn one_that_returns_gets_its_share_slowly() {
     local(async {
         let (steady, back) = (backend(GOOD).await, backend(GOOD).await);
@@ -183,6 +231,23 @@ fn a_backend_whose_sessions_die_young_is_left_alone() {
         assert!(left.is_some() && cause.words.contains("upstream_gone"), "{cause}");
         accepted(open(&upstream, plain()).await);
         assert_eq!(good.1.get(), 1);
+    });
+}
+
+#[test]
+fn sessions_that_die_together_put_their_backend_out_once() {
+    local(async {
+        let bad = backend(GOOD).await;
+        let upstream = pool_of(vec![server(bad.0, Share::default())], |_| {});
+        let mut leases = Vec::new();
+        for _ in 0..10 {
+            leases.push(accepted(open(&upstream, plain()).await).lease);
+        }
+        for lease in &leases {
+            lease.backend().session_ended(EndReason::UpstreamGone, Duration::from_secs(1));
+        }
+        let (_, left) = leases[0].backend().ailment().unwrap();
+        assert!(left.is_some_and(|left| left <= upstream.config().fail_timeout.mul_f64(1.1)), "{left:?}");
     });
 }
 
