@@ -173,7 +173,7 @@ upstream.u = {{ servers = ["wss://h"], tls = {{ ca = "a.pem" }} }}
             ("{ ca = \"none.pem\" }", "none.pem cannot be read"),
             ("{ ca = \"a.pem\", crl = \"a.pem\" }", "listener.tls.clients.crl: "),
             ("{ ca = \"a.pem\", verify = \"on\" }", "listener.tls.clients.verify: \"on\""),
-            ("{ ca = \"a.pem\", file = \"b.pem\" }", "known here: ca, crl, verify"),
+            ("{ ca = \"a.pem\", colour = \"red\" }", "known here: ca, crl, verify"),
             ("true", "listener.tls.clients: "),
         ] {
             let told = told(clients);

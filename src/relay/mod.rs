@@ -5,6 +5,7 @@
 
 mod closing;
 mod configure;
+mod control;
 mod deadlines;
 pub mod end_reason;
 mod figures;
@@ -21,16 +22,17 @@ pub use settings::{MessageLimits, OverRate, Pings, RelayConfig, RelayTimeouts, U
 pub use side::{PerSide, Side};
 
 use crate::protocol::{
-    Role, close,
+    Role,
     frame::{ControlFrame, Opcode},
     heartbeat::{HeartbeatEvent, PathSample, Seed},
     leg::{Finish, Input, Leg, Output},
     moment::{Clock, Moment},
     outbox::Outbox,
-    scanner::{Control, Rules, Stop, Tally},
+    scanner::{Rules, Stop, Tally},
     violation::Violation,
 };
 use closing::Ending;
+use control::Acted;
 use rates::{Bounds, Passage};
 use std::{
     ops::Range,
@@ -47,14 +49,6 @@ pub struct Step {
     pub pass: Range<usize>,
     /// Frames and messages that end in `pass`.
     pub passed: Tally,
-}
-
-/// What became of a control frame.
-struct Acted {
-    /// It goes on to the other leg.
-    crosses: bool,
-    /// It counts as a message.
-    counts: bool,
 }
 
 /// Two legs and the rules between them. Within, times are moments of its clock. They go in and out as instants, but where a frame
@@ -259,46 +253,6 @@ impl Relay {
                 }
             }
         }
-    }
-
-    /// Acts upon a control frame.
-    fn control(&mut self, side: Side, control: Control, chunk: &[u8], now: Moment) -> Acted {
-        let mut room = [0; 125];
-        let payload = control.payload(chunk, &mut room);
-        let crosses = self.legs[side.other()].accepts_data();
-        // Each counts as a message, but for a close frame and an answer to a question of ours.
-        let mut counts = control.opcode != Opcode::Close;
-        let crosses = match control.opcode {
-            Opcode::Ping if crosses => match self.config.pings {
-                Pings::Forward => {
-                    let other = &mut self.legs[side.other()];
-                    other.heartbeat.on_app_ping(other.outbox.position() + control.end() as u64, now);
-                    true
-                }
-                Pings::Answer => {
-                    self.legs[side].answer(payload);
-                    false
-                }
-            },
-            Opcode::Ping => false,
-            Opcode::Pong => {
-                let heartbeat = &mut self.legs[side].heartbeat;
-                let asked = heartbeat.asked().is_some();
-                let own = heartbeat.on_pong(&self.config.heartbeat[side], payload, now);
-                counts = !(own && asked);
-                !own && crosses && self.config.pings == Pings::Forward
-            }
-            Opcode::Close => match close::parse(payload) {
-                Ok(code) => self.closed(side, code, control.end(), now),
-                Err(violation) => {
-                    self.violated(side, violation, now);
-                    false
-                }
-            },
-            // The scanner gives control frames only.
-            Opcode::Continuation | Opcode::Text | Opcode::Binary => crosses,
-        };
-        Acted { crosses, counts }
     }
 
     /// Whether there is a control frame of ours for this leg, whose outgoing stream stands at a frame border; its time may not

@@ -2,6 +2,7 @@
 
 use super::{
     Facts, Opened, Opening, SCRATCH, WorkerContext,
+    flow::Early,
     registry::{Heard, Membership, Order},
     timer::together,
 };
@@ -62,20 +63,6 @@ pub(super) struct Leg {
     pub(super) early: Option<Box<Early>>,
     pub(super) appetite: Appetite,
     pub(super) writing: Writing,
-}
-
-/// What has been read and is not relayed yet, because it came right behind a handshake, over its sender's rate, or was too much
-/// for one turn; never empty.
-pub(super) struct Early {
-    pub(super) bytes: Vec<u8>,
-    /// How many at the beginning the relay has been told of.
-    pub(super) told: usize,
-}
-
-impl Early {
-    pub(super) fn new(bytes: Vec<u8>) -> Option<Box<Self>> {
-        (!bytes.is_empty()).then(|| Box::new(Self { bytes, told: 0 }))
-    }
 }
 
 /// Whether a leg can be written. What failed once is not tried again: it would fail again, for ever.

@@ -1,6 +1,6 @@
 //! Bytes through a session: reads, relays, writes.
 
-use super::drive::{Appetite, Early, Now, Progress, Session, TURN_OTHERS, Writing};
+use super::drive::{Appetite, Now, Progress, Session, TURN_OTHERS, Writing};
 use crate::{
     relay::{Loss, PerSide, Side},
     transport::Transport,
@@ -21,6 +21,21 @@ const WARY_READ: usize = 8 * 1024;
 const FEW_BYTES: usize = 256;
 /// Room before a chunk for the bytes held back from the one before: the longest control frame less one byte.
 const HELD: usize = 2 + 4 + 125;
+
+/// What has been read and is not relayed yet, because it came right behind a handshake, over its sender's rate, or was too much
+/// for one turn; never empty.
+pub(super) struct Early {
+    pub(super) bytes: Vec<u8>,
+    /// How many at the beginning the relay has been told of.
+    pub(super) told: usize,
+}
+
+impl Early {
+    pub(super) fn new(bytes: Vec<u8>) -> Option<Box<Self>> {
+        (!bytes.is_empty()).then(|| Box::new(Self { bytes, told: 0 }))
+    }
+}
+
 impl Session {
     /// One round: what waits goes out, what arrived comes in, our own control frames follow. A leg that is `dry` had
     /// nothing to read in an earlier round of this turn, and wakes us when it has.

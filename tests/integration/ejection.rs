@@ -32,6 +32,7 @@ fn stoppable() -> (Backend, Arc<AtomicBool>) {
 }
 
 /// The same, but on some paths it answers with a status.
+#[expect(clippy::result_large_err, reason = "tungstenite's callback has this type")]
 fn stoppable_but(refuses: impl Fn(&str) -> Option<u16> + Send + Sync + 'static) -> (Backend, Arc<AtomicBool>) {
     let stopped = Arc::new(AtomicBool::new(false));
     let halt = Arc::clone(&stopped);
@@ -121,12 +122,13 @@ fn a_frozen_backend_that_has_no_websocket_for_a_probe_is_tried_by_a_client() {
     let gateway = Running::start(&pool(&frozen, &other, check));
     let clients: Vec<_> = (0..SESSIONS).map(|_| gateway.connect("/chat")).collect();
     eventually("a pong proves it", || states(&gateway)[0].proven);
+    // What stands before it says that it does not work; no check that began before is under way.
+    status.store(502, Ordering::SeqCst);
+    eventually("it is checked", || probes.load(Ordering::SeqCst) > 0);
     stopped.store(true, Ordering::SeqCst);
     eventually("it is found frozen", || cause(&gateway, 0) == Some(Ejection::Frozen));
     eventually("nobody is left who could answer a ping", || states(&gateway)[0].sessions == 0);
 
-    // What stands before it says that it does not work.
-    status.store(502, Ordering::SeqCst);
     stopped.store(false, Ordering::SeqCst);
     let before = probes.load(Ordering::SeqCst);
     eventually("it is probed", || probes.load(Ordering::SeqCst) > before + 3);
