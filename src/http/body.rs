@@ -1,7 +1,7 @@
 //! Bodies on their way through the gateway: passed on piece by piece, counted, and never waited for without an end.
 use super::{
     ledger::{Due, Ledger, RequestResult},
-    pool::Given,
+    pool::Giving,
 };
 use crate::upstream::RequestLease;
 use bytes::Bytes;
@@ -14,10 +14,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    sync::oneshot,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -198,8 +195,7 @@ pub(crate) struct ResponseBody {
     silent: bool,
     ledger: Rc<Ledger>,
     ended: bool,
-    /// Told of its end.
-    given: Option<oneshot::Sender<Given>>,
+    giving: Giving,
     #[expect(dead_code, reason = "held for its drop")]
     lease: RequestLease,
 }
@@ -211,11 +207,10 @@ impl ResponseBody {
         due: Rc<Due>,
         ledger: Rc<Ledger>,
         lease: RequestLease,
-        given: oneshot::Sender<Given>,
+        giving: Giving,
     ) -> Self {
         due.set(waits.taken());
-        let given = Some(given);
-        Self { inner, waits, due, silence: None, silent: false, ledger, ended: false, given, lease }
+        Self { inner, waits, due, silence: None, silent: false, ledger, ended: false, giving, lease }
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -278,8 +273,7 @@ impl Drop for ResponseBody {
         if self.ended || self.inner.is_end_stream() {
             self.ledger.ends(RequestResult::Answered);
             self.due.set(self.waits.asked());
-            // Its connection may be gone.
-            drop(self.given.take().map(|given| given.send(Given)));
+            self.giving.end();
         }
     }
 }

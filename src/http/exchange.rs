@@ -2,7 +2,7 @@
 use super::{
     body::{BodyError, RequestBody, ResponseBody, Step, Upload, Waits},
     ledger::{Due, Ledger},
-    pool::{Connection, Connections, Given, Keeping},
+    pool::{Connection, Connections, Keeping},
     response::{Unfit, binds, is_bound, kept_for, passed},
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     metrics::RequestResult,
     route::{Route, RouteOptions},
     transport::Stream,
-    upstream::{Affinity, Backend, Ends, OpenError, Reached, RequestLease, Way},
+    upstream::{Affinity, Backend, Ends, OpenError, Reached, RequestLease, Way, told},
 };
 use http::{
     Method, Request, Response, StatusCode,
@@ -26,10 +26,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 /// How long a connection may have been idle that is given a request which its client may not simply ask again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -156,9 +153,10 @@ pub(crate) async fn exchange(asked: Asked<'_>) -> Result<Response<ResponseBody>,
                     passed(response, trailers).map_err(|unfit| Failure::Unfit { backend: name(backend), unfit })?;
                 route.upstream.stick(affinity, backend, secure, response.headers_mut());
                 let keeping = if route.upstream.may_keep() && !bound { Keeping::Others } else { Keeping::Nobody };
-                let (given, rest) = oneshot::channel();
-                connections.settle(Arc::clone(backend), connection, (keeping, told), rest);
-                return Ok(streamed(response, lease, options, (due, ledger, given)));
+                ledger.answers(response.status());
+                let giving = connections.settle(Arc::clone(backend), connection, keeping, told);
+                let waits = waits(options);
+                return Ok(response.map(|body| ResponseBody::new(body, waits, due, ledger, lease, giving)));
             }
             Err(broken) => broken,
         };
@@ -228,29 +226,6 @@ async fn ask(
     .await
 }
 
-fn streamed(
-    response: Response<Incoming>,
-    lease: RequestLease,
-    options: &RouteOptions,
-    (due, ledger, given): (Rc<Due>, Rc<Ledger>, oneshot::Sender<Given>),
-) -> Response<ResponseBody> {
-    ledger.answers(response.status());
-    let waits =
-        Waits { response: options.response, stall: options.relay.timeouts.stall, keep_alive: options.keep_alive };
-    response.map(|body| ResponseBody::new(body, waits, due, ledger, lease, given))
-}
-
-/// hyper's errors in an operator's words.
-fn told(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() {
-        return "it closed the connection before its answer was complete".to_owned();
-    }
-    if error.is_parse_too_large() {
-        return "the head of its answer is larger than limits.header".to_owned();
-    }
-    if error.is_parse() {
-        return format!("its answer is not HTTP/1.1: {error}");
-    }
-    let source = std::error::Error::source(error);
-    source.map_or_else(|| error.to_string(), |source| format!("the connection broke: {source}"))
+fn waits(options: &RouteOptions) -> Waits {
+    Waits { response: options.response, stall: options.relay.timeouts.stall, keep_alive: options.keep_alive }
 }

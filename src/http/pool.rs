@@ -3,7 +3,7 @@ use super::body::RequestBody;
 use crate::{
     handshake::spelling::{Spelled, Speller},
     transport::Stream,
-    upstream::Backend,
+    upstream::{Backend, LEAST_BUFFER},
 };
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -33,8 +33,6 @@ const MARGIN: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_secs(60);
 /// For a connection that was given up to write what it has yet to write, and to end.
 const LINGER: Duration = Duration::from_secs(2);
-/// The least that hyper takes as its largest buffer.
-const LEAST_BUFFER: usize = 8 * 1024;
 
 /// Names that the gateway writes.
 const NAMES: &[&str] = &[
@@ -51,9 +49,24 @@ const NAMES: &[&str] = &[
     "X-Request-Id",
 ];
 
-/// An answer's body came to its end.
+/// What the body of an answer holds of its connection. Dropping it before the end of the body gives the connection up.
 #[derive(Debug)]
-pub(super) struct Given;
+pub(super) struct Giving {
+    whole: Option<oneshot::Sender<()>>,
+    #[expect(dead_code, reason = "held for its drop")]
+    held: Held,
+}
+
+impl Giving {
+    /// The body came to its end.
+    pub(super) fn end(&mut self) {
+        // The connection may have ended before.
+        drop(self.whole.take().map(|whole| whole.send(())));
+    }
+}
+
+/// When all of them are dropped the connection is given up.
+type Held = Rc<oneshot::Sender<Infallible>>;
 
 /// Whom a connection may serve after its exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +97,7 @@ struct Idle {
 pub(crate) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) speller: Speller,
-    /// Whoever drops it gives the connection up.
-    #[expect(dead_code, reason = "held for its drop")]
-    held: oneshot::Sender<Infallible>,
+    held: Held,
 }
 
 impl Connection {
@@ -118,7 +129,7 @@ impl Connection {
                 () = given_up => tracing::debug!("a connection to a backend that reads nothing was cut"),
             }
         });
-        Ok(Self { sender, speller, held })
+        Ok(Self { sender, speller, held: Rc::new(held) })
     }
 }
 
@@ -134,26 +145,28 @@ impl Connections {
     }
 
     /// Lets a connection end its exchange, and keeps it then for as long as its backend does by its own account (`told`), if it may
-    /// serve others. `given` resolves with the end of the answer's body, to an error if that was dropped before: then the
-    /// connection is given up at once.
+    /// serve others. What it returns belongs to the body of the answer.
     pub(super) fn settle(
         self: &Rc<Self>,
         backend: Arc<Backend>,
         mut connection: Connection,
-        (keeping, told): (Keeping, Option<Duration>),
-        given: oneshot::Receiver<Given>,
-    ) {
+        keeping: Keeping,
+        told: Option<Duration>,
+    ) -> Giving {
+        let (whole, given) = oneshot::channel();
+        let giving = Giving { whole: Some(whole), held: Rc::clone(&connection.held) };
         let limit = match keeping {
             Keeping::Others => told.map_or(IDLE, |told| told.saturating_sub(MARGIN).min(IDLE)),
             Keeping::Nobody => Duration::ZERO,
         };
         if connection.sender.is_ready() {
-            return self.keep(backend, connection, limit);
+            self.keep(backend, connection, limit);
+            return giving;
         }
         let pool = Rc::downgrade(self);
         spawn_local(async move {
             let given_up = async {
-                if let Ok(Given) = given.await {
+                if given.await.is_ok() {
                     sleep(SETTLE).await;
                 }
             };
@@ -166,6 +179,7 @@ impl Connections {
                 pool.keep(backend, connection, limit);
             }
         });
+        giving
     }
 
     fn keep(self: &Rc<Self>, backend: Arc<Backend>, connection: Connection, limit: Duration) {

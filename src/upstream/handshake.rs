@@ -17,7 +17,7 @@ use std::{future::poll_fn, pin::pin, sync::Arc};
 use tungstenite::handshake::client::generate_key;
 
 /// The least that hyper takes as its largest buffer.
-const LEAST_BUFFER: usize = 8 * 1024;
+pub(crate) const LEAST_BUFFER: usize = 8 * 1024;
 
 /// Names that the gateway writes where its own `Host` stands.
 const NAMES_AND_HOST: &[&str] = &[
@@ -176,7 +176,7 @@ fn refused(response: Response<Incoming>, connection: Option<Connection>) -> Resu
 }
 
 /// hyper's errors in an operator's words.
-fn told(error: &hyper::Error) -> String {
+pub(crate) fn told(error: &hyper::Error) -> String {
     if error.is_incomplete_message() {
         return "it closed the connection before its answer was complete".to_owned();
     }
@@ -187,7 +187,7 @@ fn told(error: &hyper::Error) -> String {
         return format!("its answer is not HTTP/1.1: {error}");
     }
     let source = std::error::Error::source(error);
-    source.map_or_else(|| error.to_string(), |source| format!("the connection broke during the handshake: {source}"))
+    source.map_or_else(|| error.to_string(), |source| format!("the connection broke: {source}"))
 }
 
 impl Backend {

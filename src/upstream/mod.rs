@@ -32,7 +32,7 @@ pub use backend::{Backend, Lease, Terms};
 pub use check::{CheckConfig, CheckKind};
 pub(crate) use connect::{DialError, connect_unix, secured};
 pub use dials::{DialConfig, IdentityFiles, Resolve};
-pub(crate) use handshake::{Asking, HandshakeError, Shaken, request, shake};
+pub(crate) use handshake::{Asking, HandshakeError, LEAST_BUFFER, Shaken, request, shake, told};
 pub use health::Cause;
 pub use members::Refreshed;
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};
