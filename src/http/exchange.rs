@@ -10,7 +10,7 @@ use crate::{
     metrics::RequestResult,
     route::{Route, RouteOptions},
     transport::Stream,
-    upstream::{Affinity, Backend, Ends, OpenError, Reached, RequestLease, Way, told},
+    upstream::{Affinity, Backend, Ends, OpenError, Reached, Way, told},
 };
 use http::{
     Method, Request, Response, StatusCode,

@@ -60,8 +60,9 @@ pub(super) struct Giving {
 impl Giving {
     /// The body came to its end.
     pub(super) fn end(&mut self) {
-        // The connection may have ended before.
-        drop(self.whole.take().map(|whole| whole.send(())));
+        if let Some(Err(())) = self.whole.take().map(|whole| whole.send(())) {
+            tracing::trace!("the connection of an answer was at its end before");
+        }
     }
 }
 
