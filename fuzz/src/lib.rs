@@ -34,6 +34,7 @@ pub mod upstream;
 pub mod handshake;
 pub mod input;
 pub mod leniencies;
+pub mod session;
 pub mod settings;
 pub mod shell;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
 
 pub mod census;
+mod client;
 mod drive;
 mod flow;
 pub mod pause;
@@ -24,6 +25,7 @@ use crate::{
     transport::Stream,
     upstream::Lease,
 };
+pub use client::ClientAddress;
 use drive::Session;
 use pause::PauseWatch;
 use pin_project_lite::pin_project;
@@ -31,8 +33,6 @@ use registry::Registry;
 pub use routes::{Routes, RoutesByName};
 use std::{
     cell::{Cell, RefCell},
-    fmt,
-    net::IpAddr,
     num::NonZeroU16,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -83,44 +83,6 @@ pub struct Facts {
     pub permit: Permit,
     /// Where its worker counts what the sessions of its route do.
     pub meter: Arc<Meter>,
-}
-
-/// Where a client connects from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientAddress {
-    Ip(IpAddr),
-    /// Nowhere that has an address: on a Unix socket.
-    #[default]
-    Unix,
-    /// A trusted proxy named it in a way that cannot be read.
-    Unknown,
-}
-
-impl ClientAddress {
-    #[must_use]
-    pub fn ip(self) -> Option<IpAddr> {
-        match self {
-            Self::Ip(address) => Some(address),
-            Self::Unix | Self::Unknown => None,
-        }
-    }
-}
-
-/// `None`: a Unix socket's.
-impl From<Option<IpAddr>> for ClientAddress {
-    fn from(peer: Option<IpAddr>) -> Self {
-        peer.map_or(Self::Unix, Self::Ip)
-    }
-}
-
-impl fmt::Display for ClientAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-            Self::Unknown => f.write_str("unknown"),
-        }
-    }
 }
 
 /// Told of every ping, pong and round trip: session id, side, event.

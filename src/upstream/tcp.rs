@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::{
     net::{TcpSocket, TcpStream},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 /// How long an attempt has before the next address is tried beside it (RFC 8305 section 5).
@@ -45,26 +45,28 @@ impl TcpDialer {
         backstop: Option<Backstop>,
     ) -> Result<TcpStream, DialError> {
         let late = || DialError::Timeout { step: "connection", within };
+        if let [address] = addresses {
+            return timeout_at(deadline, self.attempt(*address, backstop)).await.map_err(|_| late())?;
+        }
         let mut waiting = in_turn(addresses).into_iter();
-        let mut attempts = FuturesUnordered::new();
+        let mut attempts: FuturesUnordered<_> =
+            waiting.next().map(|address| self.attempt(address, backstop)).into_iter().collect();
         let mut failure = None;
-        let mut next = Instant::now();
-        while attempts.len() + waiting.len() > 0 {
+        let mut next = Instant::now() + ATTEMPT_DELAY;
+        // What is under way is asked first: a timer for now would cost a turn of the whole worker.
+        while !attempts.is_empty() {
             tokio::select! {
                 biased;
                 Some(attempt) = attempts.next() => match attempt {
                     Ok(tcp) => return Ok(tcp),
-                    Err(error) => {
-                        failure = Some(error);
-                        next = Instant::now();
-                    }
+                    Err(error) => failure = Some(error),
                 },
                 () = sleep_until(deadline) => return Err(late()),
-                () = sleep_until(next), if waiting.len() > 0 => {
-                    attempts.extend(waiting.next().map(|address| self.attempt(address, backstop)));
-                    next = Instant::now() + ATTEMPT_DELAY;
-                }
+                () = sleep_until(next), if waiting.len() > 0 => {}
             }
+            // One failed, or took long.
+            attempts.extend(waiting.next().map(|address| self.attempt(address, backstop)));
+            next = Instant::now() + ATTEMPT_DELAY;
         }
         Err(failure.unwrap_or_else(late))
     }

@@ -1,10 +1,8 @@
 // Client in headless Chromium: plays scenarios in a page served from http://127.0.0.1, so that it has an origin.
 import { createServer } from 'node:http';
-import { createRequire } from 'node:module';
+import { launch } from './browser.mjs';
 import { obey } from './commands.mjs';
 import { play } from './scenario.mjs';
-
-const { chromium } = createRequire(`${process.env.NODE_MODULES}/x.js`)('playwright-core');
 
 const pages = createServer((_, response) => {
   response.setHeader('Content-Type', 'text/html');
@@ -13,20 +11,12 @@ const pages = createServer((_, response) => {
 await new Promise((resolve) => { pages.listen(0, '127.0.0.1', resolve); });
 const { port } = pages.address();
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--ignore-certificate-errors', '--disable-gpu', '--disable-dev-shm-usage'],
-});
+const browser = await launch('--ignore-certificate-errors');
 const page = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
 const listeners = new Map();
 await page.exposeFunction('told', (id, event) => listeners.get(id)?.(event));
 await page.goto(`http://127.0.0.1:${port}/`);
 await page.addScriptTag({ content: `window.play = ${play}; window.finishers = new Map();` });
-
-process.on('SIGTERM', async () => {
-  await browser.close();
-  process.exit(0);
-});
 
 obey(async (scenario, told, finish) => {
   listeners.set(scenario.id, told);

@@ -1,19 +1,11 @@
 // Opens the dashboard in headless Chromium and does as it is told, one JSON line a command; tells what it sees.
 //   dashboard_chromium.mjs URL
 import { createInterface } from 'node:readline';
-import { createRequire } from 'node:module';
+import { launch } from './browser.mjs';
 import { say } from './commands.mjs';
 
-const { chromium } = createRequire(`${process.env.NODE_MODULES}/x.js`)('playwright-core');
 const [url] = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
-});
-process.on('SIGTERM', async () => {
-  await browser.close();
-  process.exit(0);
-});
+const browser = await launch();
 const page = await browser.newPage({ viewport: { width: 1280, height: 1000 } });
 page.on('pageerror', (error) => say({ event: 'error', text: String(error) }));
 page.on('console', (message) => {

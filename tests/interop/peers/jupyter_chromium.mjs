@@ -1,16 +1,8 @@
 // Works with JupyterLab in headless Chromium: opens a notebook, runs a cell, and tells its output.  jupyter_chromium.mjs URL
-import { createRequire } from 'node:module';
+import { launch } from './browser.mjs';
 import { say } from './commands.mjs';
 
-const { chromium } = createRequire(`${process.env.NODE_MODULES}/x.js`)('playwright-core');
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
-});
-process.on('SIGTERM', async () => {
-  await browser.close();
-  process.exit(0);
-});
+const browser = await launch();
 const page = await browser.newPage();
 const sockets = [];
 page.on('websocket', (socket) => sockets.push(new URL(socket.url()).pathname));

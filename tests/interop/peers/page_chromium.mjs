@@ -1,19 +1,11 @@
 // Opens a page of examples/browser in headless Chromium, connects to a URL, and tells what the page says.
 //   page_chromium.mjs PAGE URL
-import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
+import { launch } from './browser.mjs';
 import { say } from './commands.mjs';
 
-const { chromium } = createRequire(`${process.env.NODE_MODULES}/x.js`)('playwright-core');
 const [file, url] = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
-});
-process.on('SIGTERM', async () => {
-  await browser.close();
-  process.exit(0);
-});
+const browser = await launch();
 const page = await browser.newPage();
 page.on('pageerror', (error) => say({ event: 'error', text: String(error) }));
 await page.exposeFunction('line', (text) => {
