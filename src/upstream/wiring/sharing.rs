@@ -116,19 +116,17 @@ fn a_key_leads_to_one_backend_and_on_when_that_fails() {
     });
 }
 
+fn sticky() -> StickyConfig {
+    let (cookie, path) = ("gate".into(), "/".into());
+    StickyConfig { cookie, path, max_age: None, same_site: SameSite::Lax, secret: None }
+}
+
 #[test]
 fn a_cookie_leads_back_while_its_backend_serves() {
     local(async {
         let (one, two) = (backend(GOOD).await, backend(GOOD).await);
         let servers = vec![server(one.0, limited(2)), server(two.0, Share::default())];
-        let sticky = StickyConfig {
-            cookie: "gate".into(),
-            path: "/".into(),
-            max_age: None,
-            same_site: SameSite::Lax,
-            secret: None,
-        };
-        let upstream = pool_of(servers, |config| config.sticky = Some(sticky));
+        let upstream = pool_of(servers, |config| config.sticky = Some(sticky()));
         let first = open_for(&upstream, "/", &HeaderMap::new()).await;
         assert_eq!(first.lease.backend().name, format!("ws://{}", one.0));
         let mut answer = HeaderMap::new();
@@ -169,14 +167,7 @@ fn a_cookie_leads_to_a_backend_that_is_out_when_all_are() {
     local(async {
         let (one, two) = (backend(GOOD).await, backend(GOOD).await);
         let servers = vec![server(one.0, Share::default()), server(two.0, Share::default())];
-        let sticky = StickyConfig {
-            cookie: "gate".into(),
-            path: "/".into(),
-            max_age: None,
-            same_site: SameSite::Lax,
-            secret: None,
-        };
-        let upstream = pool_of(servers, |config| config.sticky = Some(sticky));
+        let upstream = pool_of(servers, |config| config.sticky = Some(sticky()));
         let mut answer = HeaderMap::new();
         upstream.stick(Affinity::default(), &upstream.backends()[1], false, &mut answer);
         let mut brought = HeaderMap::new();
