@@ -6,6 +6,7 @@ use crate::listener::{
 };
 use crate::session::ClientAddress;
 use crate::upstream::Ends;
+use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use std::{
     borrow::Cow,
@@ -129,6 +130,8 @@ impl Provenance {
     fn forwarded(&self, host: &HeaderValue, scheme: &HeaderValue) -> String {
         let mut nodes: Vec<Cow<'_, str>> = self.hops.iter().map(|hop| node(hop)).collect();
         match self.peer {
+            // An IPv4 address is a node as it is.
+            Some(IpAddr::V4(_)) if self.alone() => nodes.push(Cow::Borrowed(&self.name)),
             Some(_) if self.alone() => nodes.push(node(&self.name)),
             Some(peer) => nodes.push(node(&peer.to_string()).into_owned().into()),
             None if nodes.is_empty() => nodes.push("unknown".into()),
@@ -259,7 +262,7 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> Box<str> {
     let mut came = headers.get_all(X_REQUEST_ID).iter();
     let id = match (came.next().and_then(|id| id.to_str().ok()).filter(fit), came.next()) {
         (Some(id), None) => id.to_owned(),
-        (Some(_) | None, _) => format!("{:032x}", fastrand::u128(..)),
+        (Some(_) | None, _) => HEXLOWER.encode(&fastrand::u128(..).to_be_bytes()),
     };
     set(headers, X_REQUEST_ID, HeaderValue::from_str(&id).ok());
     id.into()

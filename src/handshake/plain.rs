@@ -251,7 +251,9 @@ impl Visit {
         granted.apply(&mut head.headers);
         self.about.borrow().trace.attach(&id, &mut head);
         self.edit_request(config, &mut head.headers);
-        if let Some(ends) = provenance.ends(&self.peer) {
+        if route.upstream.announces()
+            && let Some(ends) = provenance.ends(&self.peer)
+        {
             head.extensions.insert(ends);
         }
         ledger.named(id);

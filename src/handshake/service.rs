@@ -265,7 +265,9 @@ impl Visit {
         self.about.borrow().trace.attach(&id, &mut head);
         let user_agent = head.headers.get(USER_AGENT).map(text);
         self.edit_request(&route.config, &mut head.headers);
-        if let Some(ends) = provenance.ends(&self.peer) {
+        if route.upstream.announces()
+            && let Some(ends) = provenance.ends(&self.peer)
+        {
             head.extensions.insert(ends);
         }
         let mut accepted = match self.ask(&route, head, affinity).await? {

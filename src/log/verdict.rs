@@ -135,7 +135,7 @@ fn write_line(verdict: &Verdict) {
                 first = verdict.first.map_or("gateway", Side::label),
                 cause = verdict.cause.as_deref(),
                 duration_ms = millis(verdict.duration),
-                client.address = &*verdict.client,
+                client.address = &*verdict.client.to_string(),
                 client.user_agent = verdict.user_agent.as_deref(),
                 client.origin = verdict.origin.as_deref(),
                 client.code_received = client.code_received,
@@ -177,7 +177,10 @@ fn write_line(verdict: &Verdict) {
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{relay::PerSide, session::verdict::LegVerdict};
+    use crate::{
+        relay::PerSide,
+        session::{ClientAddress, verdict::LegVerdict},
+    };
     use std::{
         io::{self, Write},
         sync::Arc,
@@ -201,7 +204,7 @@ pub(super) mod tests {
             upstream: "pool".into(),
             backend: "ws://10.0.0.1:8000".into(),
             local_port: Some(40_001),
-            client: "203.0.113.7".into(),
+            client: ClientAddress::Ip([203, 0, 113, 7].into()),
             user_agent: Some("Mozilla \"5.0\"".into()),
             origin: None,
             duration: Duration::from_millis(61_500),

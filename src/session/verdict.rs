@@ -1,5 +1,5 @@
 //! The one record of how a session ended.
-use super::Facts;
+use super::{ClientAddress, Facts};
 use crate::protocol::leg::Output;
 use crate::relay::{EndReason, Outcome, PerSide, Relay, Side};
 use std::{num::NonZeroU16, time::Duration};
@@ -12,7 +12,7 @@ pub struct Verdict {
     pub upstream: String,
     pub backend: String,
     pub local_port: Option<u16>,
-    pub client: Box<str>,
+    pub client: ClientAddress,
     pub user_agent: Option<Box<str>>,
     pub origin: Option<Box<str>>,
     pub duration: Duration,
@@ -57,7 +57,7 @@ impl Verdict {
             upstream: backend.upstream.clone(),
             backend: backend.name.clone(),
             local_port: facts.local_port.map(NonZeroU16::get),
-            client: facts.client.to_string().into(),
+            client: facts.client,
             user_agent: facts.user_agent.clone(),
             origin: facts.origin.clone(),
             duration,

@@ -18,6 +18,14 @@ pub struct Ends {
     pub reached: SocketAddr,
 }
 
+impl super::Upstream {
+    /// Whether its backends are told of the client at its [`Ends`].
+    #[must_use]
+    pub(crate) fn announces(&self) -> bool {
+        self.dialer.proxy_protocol.is_some()
+    }
+}
+
 /// The header that goes before all else. No `ends`: the gateway speaks for itself, or the client has no address.
 pub(super) fn announcement(version: Option<ProxyVersion>, ends: Option<&Ends>) -> Vec<u8> {
     let ends = ends.map(|ends| same_family(ends.client, ends.reached));

@@ -99,6 +99,9 @@ impl Chooser {
 
     /// Those that start slowly take part in a part of the choices only, as long as there is another.
     fn pick(&self, backends: &[Arc<Backend>], among: &[usize], affinity: Affinity) -> Option<usize> {
+        if let [only] = among {
+            return Some(*only);
+        }
         let candidate = |&index: &usize| {
             let backend = &backends[index];
             Candidate { index, weight: backend.weight(), sessions: backend.sessions(), seed: backend.seed() }

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Upstream {
 pub struct UpstreamRequest<'a> {
     /// Method GET; the URI is path and query as the backend shall see them, without its base path; the headers are all
     /// that cross from the client or are set for it, `Host` before the others. The extensions are those of the client's request: in them hyper
-    /// keeps the case of its header names, and there stand the [`Ends`](super::Ends) of the connection, if the client has an address. The headers of the handshake itself are set here.
+    /// keeps the case of its header names, and there stand the [`Ends`](super::Ends) of the connection, if the client has an address and the pool wants them told. The headers of the handshake itself are set here.
     pub head: Parts,
     pub options: &'a RouteOptions,
     pub host_header: HostHeader,

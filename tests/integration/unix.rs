@@ -1,6 +1,6 @@
 //! Unix sockets on either side.
 use super::harness::{PATIENCE, Running, closed_with, content, one_route};
-use pulsegate::relay::EndReason;
+use pulsegate::{relay::EndReason, session::ClientAddress};
 use std::{
     os::unix::net::{UnixListener, UnixStream},
     thread,
@@ -30,6 +30,6 @@ fn a_session_runs_between_two_unix_sockets() {
     assert_eq!(serving.join().unwrap(), Some((1001, "client connection lost".into())));
     let verdict = gateway.verdict();
     assert_eq!(verdict.reason, EndReason::ClientGone);
-    assert_eq!((&*verdict.client, verdict.local_port), ("unix", None));
+    assert_eq!((verdict.client, verdict.local_port), (ClientAddress::Unix, None));
     assert_eq!(verdict.backend, format!("unix:{}", backend.display()));
 }

@@ -24,7 +24,7 @@ fn a_verdict_holds_what_an_operator_asks_for() {
     assert_eq!((verdict.route.as_str(), verdict.upstream.as_str()), ("all", "pool"));
     assert_eq!(verdict.backend, backend.url());
     assert_eq!(verdict.local_port, Some(server.0.peer_addr().unwrap().port()));
-    assert_eq!(&*verdict.client, "127.0.0.1");
+    assert_eq!(verdict.client.to_string(), "127.0.0.1");
     assert_eq!(verdict.user_agent.as_deref(), Some("tester/1"));
     assert_eq!(verdict.origin.as_deref(), Some("https://a.test"));
     assert!(!verdict.duration.is_zero());

@@ -91,8 +91,7 @@ impl AccessLog {
 
     /// Writes how an open session does.
     pub fn progress(&self, facts: &Facts, legs: &PerSide<LegVerdict>, duration: Duration) {
-        let client = facts.client.to_string();
-        self.push(&Record::progress(facts, &client, legs, duration, SystemTime::now()));
+        self.push(&Record::progress(facts, legs, duration, SystemTime::now()));
     }
 
     /// Writes what became of a plain HTTP request, just now, if `access_log.sessions` wants it.

@@ -3,7 +3,7 @@ use crate::{
     log::verdict::{fine_millis, millis},
     relay::{EndReason, PerSide, Side},
     session::{
-        Facts,
+        ClientAddress, Facts,
         verdict::{LegVerdict, Verdict},
     },
 };
@@ -22,7 +22,7 @@ pub(super) struct Record<'a> {
     upstream: &'a str,
     backend: &'a str,
     local_port: Option<u16>,
-    client: &'a str,
+    client: ClientAddress,
     user_agent: Option<&'a str>,
     origin: Option<&'a str>,
     duration: Duration,
@@ -57,7 +57,7 @@ impl<'a> Record<'a> {
             upstream: &verdict.upstream,
             backend: &verdict.backend,
             local_port: verdict.local_port,
-            client: &verdict.client,
+            client: verdict.client,
             user_agent: verdict.user_agent.as_deref(),
             origin: verdict.origin.as_deref(),
             duration: verdict.duration,
@@ -74,7 +74,6 @@ impl<'a> Record<'a> {
     /// A session that runs `at` that time.
     pub(super) fn progress(
         facts: &'a Facts,
-        client: &'a str,
         legs: &'a PerSide<LegVerdict>,
         duration: Duration,
         at: SystemTime,
@@ -87,7 +86,7 @@ impl<'a> Record<'a> {
             upstream: &backend.upstream,
             backend: &backend.name,
             local_port: facts.local_port.map(NonZeroU16::get),
-            client,
+            client: facts.client,
             user_agent: facts.user_agent.as_deref(),
             origin: facts.origin.as_deref(),
             duration,
@@ -126,7 +125,7 @@ impl<'a> Record<'a> {
             put("end", Value::Text(&time_text(self.at)));
         }
         put("duration_ms", Value::Count(millis(self.duration)));
-        put("client.address", Value::Text(self.client));
+        put("client.address", Value::Text(&self.client.to_string()));
         for (name, text) in [("client.user_agent", self.user_agent), ("client.origin", self.origin)] {
             if let Some(text) = text {
                 put(name, Value::Text(text));
