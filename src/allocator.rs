@@ -13,9 +13,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// jemalloc's options, which it reads from this symbol before `main`. A thread of its own gives pages back, since a gateway
 /// whose sessions are all idle allocates nothing that would remind it to. A thread's cache is looked through after each MiB
-/// rather than each 64 KiB, which was once for each opening handshake, and holds 64 of each size: with 20, which handshakes
-/// under way at once soon need, each took its large pieces from the shared heap and gave them back to it.
+/// rather than each 64 KiB, which was once for each opening handshake.
 // SAFETY: the name is the one that jemalloc declares, weakly, for exactly this, and its type is a pointer to a C string.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static OPTIONS: &std::ffi::CStr =
-    c"tcache_gc_incr_bytes:1048576,tcache_nslots_small_min:64,background_thread:true,max_background_threads:1,dirty_decay_ms:1000,muzzy_decay_ms:0";
+    c"tcache_gc_incr_bytes:1048576,background_thread:true,max_background_threads:1,dirty_decay_ms:1000,muzzy_decay_ms:0";
