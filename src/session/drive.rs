@@ -31,6 +31,8 @@ use tokio::{
 /// A session that has moved this many bytes gives way, so that one that is flooded does not hold up its worker: a turn ends
 /// after the round of reads in which it gets there, and so never moves more than a round (one scratch for each leg) beyond.
 pub(super) const TURN_BYTES: u64 = SCRATCH as u64;
+/// The same, while sessions that are sent little share the worker: they wait for a flood's turn, and then for the next one's.
+pub(super) const SHARED_TURN_BYTES: u64 = 64 * 1024;
 /// A session that has moved this many control frames and fragments gives way too: they cost far more than their bytes.
 pub(super) const TURN_OTHERS: u32 = 256;
 /// Rounds of reads in one turn, however small.
@@ -173,7 +175,7 @@ impl Session {
             // 3. Failures, after what came before them has been read.
             progress |= self.lose_failed(!progress, instant);
             let over = round == TURN_ROUNDS
-                || self.received() - begun >= TURN_BYTES
+                || self.is_long(self.received() - begun, instant)
                 || self.others().wrapping_sub(others) >= TURN_OTHERS;
             // Time does not wait for a peer that sends without a pause.
             if !progress || over {
@@ -306,6 +308,11 @@ impl Session {
     /// Whether the verdict is told and both closing handshakes are over.
     fn is_settled(&self) -> bool {
         self.reported && Side::BOTH.into_iter().all(|side| settled(self.relay.leg(side)))
+    }
+
+    /// Whether a turn that has moved so many bytes is long enough.
+    fn is_long(&self, moved: u64, now: Instant) -> bool {
+        moved >= SHARED_TURN_BYTES && (moved >= TURN_BYTES || self.context.scratch.borrow().company.is_there(now))
     }
 
     /// Bytes that arrived on both legs so far.

@@ -15,6 +15,8 @@ use std::{
 /// What a read asks for at most, unless the last one was taken whole: so an outbox stays near it. A message of 64 KiB, which
 /// many send, fits with its header and its TLS records, and so is one read and one write instead of two.
 const CALM_READ: usize = 68 * 1024;
+/// A read of no more than this, after one that was not large, is no part of a flood.
+const LITTLE: usize = 4 * 1024;
 /// What a leg is asked for after a read that was made of control frames and fragments.
 const WARY_READ: usize = 8 * 1024;
 /// So many bytes for each of them, on average, are few.
@@ -59,7 +61,7 @@ impl Session {
     pub(super) fn read(&mut self, side: Side, cx: &mut Context<'_>, now: Now) -> Progress {
         let context = Rc::clone(&self.context);
         let mut scratch = context.scratch.borrow_mut();
-        let super::Scratch { chunk, cipher } = &mut *scratch;
+        let super::Scratch { chunk, cipher, company } = &mut *scratch;
         let leg = &mut self.legs[side];
         if let Some(Early { bytes, told }) = leg.early.as_deref_mut() {
             let most = if leg.appetite == Appetite::Wary { WARY_READ } else { chunk.len() - HELD };
@@ -77,8 +79,8 @@ impl Session {
         }
         let Some(transport) = &mut leg.transport else { return false };
         let most = match leg.appetite {
-            Appetite::Calm => CALM_READ,
-            Appetite::Eager => chunk.len() - HELD,
+            Appetite::Eager if !company.is_there(now.instant) => chunk.len() - HELD,
+            Appetite::Calm | Appetite::Eager => CALM_READ,
             Appetite::Wary => WARY_READ,
         };
         let most = most.min(self.relay.most(side, now.moment));
@@ -89,6 +91,9 @@ impl Session {
                 true
             }
             Poll::Ready(Ok(length)) => {
+                if length <= LITTLE && leg.appetite == Appetite::Calm {
+                    company.served = Some(now.instant);
+                }
                 let others = self.relay_chunk(side, chunk, length, length, cx, now);
                 // One alone is a heartbeat's.
                 self.legs[side].appetite = if others as usize > 1 + length / FEW_BYTES {

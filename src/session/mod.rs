@@ -40,7 +40,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::{Sleep, sleep_until};
 use verdict::{LegVerdict, Verdict};
@@ -149,15 +149,32 @@ pub struct Scratch {
     chunk: Box<[u8]>,
     /// TLS records.
     cipher: Box<[u8]>,
+    company: Company,
 }
 
 /// Bytes that are read at once when a sender is fast.
 const SCRATCH: usize = 256 * 1024;
+/// For so long after a session that is sent little the others take small bites, so that the next such has not long to wait.
+const SHARED_FOR: Duration = Duration::from_millis(50);
+
+/// With whom those who are flooded share their worker.
+#[derive(Clone, Copy, Debug, Default)]
+struct Company {
+    /// When a session that is sent little at a time was last served.
+    served: Option<Instant>,
+}
+
+impl Company {
+    /// Whether some of them are sent little.
+    fn is_there(self, now: Instant) -> bool {
+        self.served.is_some_and(|at| now.saturating_duration_since(at) < SHARED_FOR)
+    }
+}
 
 impl Default for Scratch {
     fn default() -> Self {
         let room = || vec![0; SCRATCH].into_boxed_slice();
-        Self { chunk: room(), cipher: room() }
+        Self { chunk: room(), cipher: room(), company: Company::default() }
     }
 }
 

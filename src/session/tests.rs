@@ -116,6 +116,49 @@ fn a_flood_moves_a_bounded_number_of_bytes_in_one_turn() {
 }
 
 #[test]
+fn a_flood_takes_small_bites_beside_a_session_that_is_sent_little() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let verdicts = Rc::default();
+        let context = context(&verdicts);
+        let ((mut chatting, downstream), (_chatted, upstream)) = (duplex(65536), duplex(65536));
+        let little = run(opening(downstream, upstream, SOON), Rc::clone(&context));
+        let room = 64 * SCRATCH;
+        let ((mut client, downstream), (mut backend, upstream)) = (duplex(room), duplex(room));
+        backend.write_all(&[&[0x82, 127, 0, 0, 0, 0, 2, 0, 0, 0][..], &vec![0; 48 * SCRATCH]].concat()).await.unwrap();
+        let flood = run(opening(downstream, upstream, SOON), context);
+        // Sockets have no budget, as those in memory would.
+        let (mut little, mut flood) = (Box::pin(unconstrained(little)), Box::pin(unconstrained(flood)));
+        let mut sink = vec![0; room];
+        let mut flooded = async || {
+            assert!(poll_fn(|cx| Poll::Ready(flood.as_mut().poll(cx))).await.is_pending());
+            let polled = Instant::now();
+            let mut got = 0;
+            while let Ok(Ok(length)) = timeout(Duration::ZERO, client.read(&mut sink)).await {
+                got += length;
+            }
+            (got, polled)
+        };
+        let mut judged = 0;
+        for _ in 0..40 {
+            let began = Instant::now();
+            chatting.write_all(&[0x82, 0x81, 0, 0, 0, 0, 7]).await.unwrap();
+            assert!(poll_fn(|cx| Poll::Ready(little.as_mut().poll(cx))).await.is_pending());
+            let (got, polled) = flooded().await;
+            // If this thread stood still in between, nothing can be said.
+            if polled - began < SHARED_FOR {
+                assert!(got < SCRATCH / 2, "{got}");
+                judged += 1;
+            }
+        }
+        assert!(judged > 0);
+        tokio::time::sleep(SHARED_FOR).await;
+        let (got, _) = flooded().await;
+        assert!(got >= SCRATCH, "alone it takes more at once: {got}");
+    });
+}
+
+#[test]
 fn a_flood_of_pings_that_we_answer_gives_way_whatever_came_before_it() {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     runtime.block_on(async {
