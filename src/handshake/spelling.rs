@@ -179,7 +179,7 @@ fn respell_name(name: &mut [u8], names: &[&str], more: &[Box<str>]) {
     }
 }
 
-/// Whether two names are one but for their case. Without a way out of its loop it costs a fraction of what the library's costs.
+/// Whether two names are one but for their case.
 fn is_spelling(known: &[u8], name: &[u8]) -> bool {
     if known.len() != name.len() {
         return false;
