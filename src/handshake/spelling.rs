@@ -153,14 +153,14 @@ fn respell(head: &mut [u8], names: &[&str], more: &[Box<str>]) -> Option<usize> 
     let mut at = line_end(head)?;
     loop {
         let line = &mut head[at..];
-        // Names are short: looked at byte by byte they are over before a search has begun.
-        match line.iter().position(|byte| matches!(byte, b':' | b'\n'))? {
-            colon if line[colon] == b':' => {
-                respell_name(&mut line[..colon], names, more);
-                at += colon + line_end(&line[colon..])?;
-            }
-            1 if line[0] == b'\r' => return Some(at + 2),
-            end => at += end + 1,
+        let length = line_end(line)?;
+        let line = &mut line[..length];
+        at += length;
+        if line == b"\r\n" {
+            return Some(at);
+        }
+        if let Some(colon) = memchr::memchr(b':', line) {
+            respell_name(&mut line[..colon], names, more);
         }
     }
 }
@@ -171,21 +171,11 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
 }
 
 fn respell_name(name: &mut [u8], names: &[&str], more: &[Box<str>]) {
-    let known = |known: &&str| is_spelling(known.as_bytes(), name);
-    let spelling = more.iter().map(|name| &**name).find(known).or_else(|| names.iter().copied().find(known));
-    let Some(spelling) = spelling else { return };
+    let mut all = more.iter().map(|name| &**name).chain(names.iter().copied());
+    let Some(spelling) = all.find(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { return };
     if HANDSHAKE.contains(&spelling) || !name.iter().any(u8::is_ascii_uppercase) {
         name.copy_from_slice(spelling.as_bytes());
     }
-}
-
-/// Whether two names are one but for their case.
-fn is_spelling(known: &[u8], name: &[u8]) -> bool {
-    if known.len() != name.len() {
-        return false;
-    }
-    let differs = |(one, other): (&u8, &u8)| one.to_ascii_lowercase() ^ other.to_ascii_lowercase();
-    known.iter().zip(name).map(differs).fold(0, std::ops::BitOr::bitor) == 0
 }
 
 #[cfg(test)]
