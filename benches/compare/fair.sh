@@ -42,7 +42,12 @@ $second "$LOAD" serve --listen 127.0.0.1:28033 >/dev/null &
 started+=($!)
 taskset -c 0 "$PULSEGATE" run --config "$run/gateway.toml" &
 started+=($!)
-sleep 1
+for port in 28030 28031 28032 28033; do
+    until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        kill -0 "${started[@]}" # which says who is not there
+        sleep 0.1
+    done
+done
 url=ws://127.0.0.1:28030
 [ "${1:-}" = tls ] && url=wss://127.0.0.1:28031
 trips() { $first "$LOAD" rtt "$url/echo" --conns 20 --size 64 --secs 5 --rate 1000 --insecure --quiet; }
@@ -50,6 +55,7 @@ echo "calm"
 trips
 $second "$LOAD" sub "$url/source/65536/0" --conns 1 --secs 9 --insecure --quiet >"$run/flood" &
 flood=$!
+started+=($flood)
 sleep 1.2
 echo "flooded"
 trips

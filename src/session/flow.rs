@@ -91,10 +91,12 @@ impl Session {
                 true
             }
             Poll::Ready(Ok(length)) => {
-                if length <= LITTLE && leg.appetite == Appetite::Calm {
+                let little = length <= LITTLE && leg.appetite == Appetite::Calm;
+                let others = self.relay_chunk(side, chunk, length, length, cx, now);
+                // Heartbeats of idle sessions are in no hurry.
+                if little && others == 0 {
                     company.served = Some(now.instant);
                 }
-                let others = self.relay_chunk(side, chunk, length, length, cx, now);
                 // One alone is a heartbeat's.
                 self.legs[side].appetite = if others as usize > 1 + length / FEW_BYTES {
                     Appetite::Wary
