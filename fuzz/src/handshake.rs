@@ -7,6 +7,8 @@ mod crowd;
 mod forwarded;
 #[path = "../../src/handshake/headers.rs"]
 mod headers;
+#[path = "../../src/handshake/hops.rs"]
+mod hops;
 #[path = "../../src/handshake/request.rs"]
 mod request;
 #[path = "../../src/handshake/response.rs"]

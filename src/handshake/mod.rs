@@ -7,6 +7,7 @@ mod edits;
 mod farewell;
 mod forwarded;
 pub(crate) mod headers;
+mod hops;
 mod identity;
 mod introduction;
 mod plain;
