@@ -5,7 +5,7 @@ use crate::{
     access::{AccessConfig, ForwardConfig, Guard, Service},
     listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
-    upstream::{BackendAddress, Upstream, UpstreamConfig},
+    upstream::{BackendAddress, Upstream, UpstreamConfig, unheard},
 };
 use http::uri::{Authority, PathAndQuery};
 use std::{cell::RefCell, net::SocketAddr};
@@ -186,7 +186,7 @@ fn refusals_have_their_status() {
         let backend =
             Backend::new("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 5\r\n\r\nwho??")
                 .await;
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (_socket, gone) = unheard();
         let elsewhere = REQUEST.replace("/chat", "/other");
         let large = REQUEST.replace("X-Odd-CASE: 1", &format!("X-Large: {}", "x".repeat(16 * 1024)));
         let draining = gate(gone, |_| {});
@@ -290,7 +290,7 @@ fn asking_in_vain_comes_to_an_end() {
 #[test]
 fn who_waits_to_be_let_in_has_one_of_the_places_for_handshakes() {
     local(async {
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (_socket, gone) = unheard();
         let asked = "GET /chat HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
         for (places, expected) in [(0, "the gateway is full"), (1, "whether you may connect cannot be found out")] {
             let gate = gate_with(gone, Semaphore::new(places), |route| {

@@ -26,6 +26,9 @@ mod verify;
 #[cfg(test)]
 mod wiring;
 
+#[cfg(test)]
+pub(crate) use tcp::tests::unheard;
+
 pub use affinity::{Affinity, is_secure};
 pub use announcement::{Ends, ProxyVersion};
 pub use backend::{Backend, Lease, Terms};

@@ -153,19 +153,23 @@ fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use tokio::{net::TcpListener, time::timeout};
+
+    /// An address that refuses connections as long as its socket does not listen; nobody else is given it.
+    pub(crate) fn unheard() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
 
     const WITHIN: Duration = Duration::from_secs(5);
 
     async fn connect(dialer: &TcpDialer, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         dialer.connect(addresses, Instant::now() + WITHIN, WITHIN, None).await
-    }
-
-    async fn dead() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
     /// A listener that accepts nothing more: its queue is full, and the kernel leaves further connections unanswered.
@@ -192,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn the_next_address_is_tried_at_once_after_a_failure() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (dead, alive) = (dead().await, listener.local_addr().unwrap());
+        let ((_socket, dead), alive) = (unheard(), listener.local_addr().unwrap());
         let tcp = connect(&TcpDialer::default(), &[dead, alive]).await.unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), alive);
         let error = connect(&TcpDialer::default(), &[dead]).await.unwrap_err();

@@ -1,6 +1,6 @@
 //! Who may come in.
 use super::{
-    harness::{Backend, Raw, Running, configured, eventually, one_route, request, soon},
+    harness::{Backend, Raw, Running, configured, dead_address, eventually, one_route, request, soon},
     program::Program,
     refusals::asked,
     secure::Certificates,
@@ -9,7 +9,6 @@ use pulsegate::metrics::text::Format;
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpListener,
     sync::{
         Mutex,
         mpsc::{Receiver, channel},
@@ -345,7 +344,7 @@ fn nobody_is_let_in_while_the_service_fails() {
     let fails = service(|_| "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".into());
     let silent = service(|_| String::new());
     let talks = service(|_| "what?\r\n\r\n".into());
-    let gone = Backend { address: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
+    let gone = Backend { address: dead_address() };
     for (service, expected) in [(fails, 502), (silent, 503), (talks, 502), (gone, 503)] {
         let gateway = Running::start(&forwarded("builtin:echo", &service));
         let (status, answer) = asked(&gateway, &request("/", ""));

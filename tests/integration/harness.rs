@@ -15,6 +15,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
+        atomic::{AtomicU16, Ordering::Relaxed},
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -28,6 +29,30 @@ use tungstenite::{
 
 /// How long anything may take before its test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An address that refuses connections for as long as this process runs: bound, so that nobody else is given it, and
+/// never listened on.
+pub(crate) fn dead_address() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
+/// An address that nobody listens on, to listen on later: its port is below those that the kernel gives away, and
+/// each is given once.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port =
+            10_000 + (std::process::id() as u16).wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Relaxed)) % 20_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
 
 /// A configuration from TOML, with a plain listener on a free port of 127.0.0.1 if it names none.
 pub(crate) fn configured(toml: &str) -> Config {

@@ -1,9 +1,9 @@
 //! Plain HTTP on the routes that take it: what crosses, how it ends, and what is refused.
-use super::harness::{Backend, PATIENCE, Raw, Running, eventually, joined, one_route, request, soon};
+use super::harness::{Backend, PATIENCE, Raw, Running, dead_address, eventually, joined, one_route, request, soon};
 use pulsegate::metrics::text::Format;
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpListener},
+    net::Shutdown,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -449,7 +449,7 @@ fn a_body_that_waits_for_a_word_gets_it_once_a_backend_is_there() {
         assert_eq!(&raw.receive::<5>(), b"hello");
         raw.send(OK.as_bytes());
     });
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = dead_address();
     let expecting = b"POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     let without = proxying(&format!("ws://{gone}"), "");
     let mut client = Raw::connect(without.address());
@@ -497,7 +497,7 @@ fn what_was_sent_is_never_asked_twice() {
 #[test]
 fn a_backend_that_cannot_be_dialled_is_left_for_the_next_whatever_the_method() {
     let (backend, heads, _) = answering(OK);
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = dead_address();
     let servers = format!("ws://{gone}\", \"{}", backend.url());
     let gateway = proxying(&servers, "");
     for _ in 0..4 {

@@ -1,6 +1,6 @@
 //! Figures of running gateways, what `docs/metrics.md` says of them, and what dashboard and alerts ask for.
 use super::{
-    harness::{Backend, Raw, Running, eventually, frame, one_route, request, soon, tcp},
+    harness::{Backend, Raw, Running, dead_address, eventually, frame, one_route, request, soon, tcp},
     secure::Certificates,
 };
 use pulsegate::metrics::text::Format;
@@ -276,7 +276,7 @@ fn a_scripted_session_is_counted_while_it_runs_and_when_it_ends() {
 fn handshakes_are_counted_by_what_became_of_them() {
     let certificates = Certificates::of(&["gate.test"]);
     let (backend, connections) = Backend::handed();
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = dead_address();
     let toml = format!(
         "gateway.workers = 2\ndefaults.heartbeat = {{ client.ping_interval = \"off\", upstream.ping_interval = \"off\" }}\n\
          [[route]]\nname = \"chat\"\npath = \"/chat\"\norigins = [\"https://a.test\"]\nupstream = \"pool\"\n\

@@ -1,7 +1,7 @@
 //! What `docs/migrating.md` puts beside other programs' configurations: each is taken, serves, and accounts for every directive.
 use super::{
     documents::{blocks, certificate, file, parsed},
-    harness::{Raw, frame, request, tcp},
+    harness::{Raw, frame, free_address, request, tcp},
 };
 use pulsegate::{
     access::AccessConfig,
@@ -273,7 +273,7 @@ fn localized(snippet: &str, folder: &Path) -> String {
     ] {
         text = text.replace(theirs, &here.display().to_string());
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     text.replace("listen 443", &format!("listen {free}")).replace("listen 8080", &format!("listen {free}"))
 }
 

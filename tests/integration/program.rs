@@ -1,5 +1,5 @@
 //! The program itself: signals and exit codes.
-use super::harness::{Raw, eventually, one_route};
+use super::harness::{Raw, dead_address, eventually, one_route};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
@@ -165,7 +165,7 @@ fn check_says_what_will_be_served_and_connect_whether_its_backends_answer() {
     assert_eq!(code, Some(0), "{answer}");
     assert!(answer.contains(": builtin:echo answers"), "{answer}");
 
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = dead_address();
     let toml = one_route(&format!("ws://{dead}"), "") + "[[listener]]\naddress = \"127.0.0.1:0\"\n";
     let (code, answer) = answered(&toml, &["check", "--connect"]);
     assert_eq!(code, Some(1), "{answer}");

@@ -1,6 +1,6 @@
 //! Handshakes that end as HTTP.
-use super::harness::{Backend, Raw, Running, closed_with, eventually, one_route, request};
-use std::{io::Read, net::TcpListener, sync::mpsc::channel};
+use super::harness::{Backend, Raw, Running, closed_with, dead_address, eventually, one_route, request};
+use std::{io::Read, sync::mpsc::channel};
 use tungstenite::Message;
 
 /// What one connection's bytes are answered with: the status, and all of the answer.
@@ -90,7 +90,7 @@ fn waiting_bytes_near_the_memory_limit_refuse_new_sessions_and_no_old_one() {
 
 #[test]
 fn a_dead_backend_fails_over_and_none_left_is_502() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = dead_address();
     let gateway = Running::start(&one_route(&format!("ws://{dead}"), ""));
     assert_eq!(status(&gateway, &request("/", "")), 502);
     let busy = Backend::raw(|stream| {

@@ -1,7 +1,7 @@
 //! Upgrades of the program itself, from outside: what clients, operators and systemd see.
 use super::{
     admin::{Answer, exchange},
-    harness::{PATIENCE, Raw, eventually, joined, one_route, patient, request},
+    harness::{PATIENCE, Raw, eventually, free_address, joined, one_route, patient, request},
 };
 use pulsegate::pid_file::PidFile;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -357,7 +357,7 @@ fn workers_may_become_more_and_fewer() {
 
 #[test]
 fn listeners_may_come_and_go() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = free_address().to_string();
     let mut service = Service::start(&echo("", &["127.0.0.1:0", "unix:old.sock"]));
     let address = service.address();
     write(&service.folder, &echo("", &["127.0.0.1:0", &free, "unix:new.sock"]));
@@ -414,7 +414,7 @@ fn an_operator_upgrades_it_and_is_served_by_the_new_process_on_the_same_socket()
 
 #[test]
 fn no_operator_is_refused_on_tcp_while_processes_change() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let service = Service::start(&echo(&format!("admin.address = \"{free}\""), &["127.0.0.1:0"]));
     let (over, host) = (Arc::<AtomicBool>::default(), format!("Host: {free}"));
     let asking = {

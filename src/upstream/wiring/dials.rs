@@ -98,7 +98,7 @@ fn a_full_backend_is_passed_over_for_one_with_a_place() {
 fn a_spent_budget_ends_the_search_and_is_told() {
     local(async {
         let dials = DialConfig { retry_budget: Some(0.0), retry_backoff: Duration::ZERO, ..DialConfig::default() };
-        let ((one, two), (alive, _)) = ((dead().await, dead().await), backend(GOOD).await);
+        let ((one, two), (alive, _)) = ((dead(), dead()), backend(GOOD).await);
         let upstream = dialled_so(vec![ws(one), ws(two)], None, dials.clone());
         let mut granted = 0;
         while !error(open(&upstream, plain()).await).cause.contains("not tried, for retry_budget is spent") {

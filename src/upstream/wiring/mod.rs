@@ -141,8 +141,10 @@ async fn answered(io: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &str) 
 }
 
 /// An address that refuses connections.
-async fn dead() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+fn dead() -> SocketAddr {
+    let (socket, address) = unheard();
+    std::mem::forget(socket);
+    address
 }
 
 const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -357,7 +359,7 @@ fn a_dead_backend_fails_over_and_is_left_alone() {
     local(async {
         let (good, count) = backend(GOOD).await;
         let (bad, visits) = backend("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await;
-        let upstream = pool(vec![ws(dead().await), ws(bad), ws(good)], None);
+        let upstream = pool(vec![ws(dead()), ws(bad), ws(good)], None);
         for opened in 1..=6 {
             accepted(open(&upstream, plain()).await);
             assert_eq!(count.get(), opened);
@@ -369,14 +371,14 @@ fn a_dead_backend_fails_over_and_is_left_alone() {
 #[test]
 fn the_last_backend_is_never_left_alone() {
     local(async {
-        let address = dead().await;
+        let (socket, address) = unheard();
         let upstream = pool(vec![ws(address)], None);
         for _ in 0..2 {
             let error = error(open(&upstream, plain()).await);
             assert_eq!(error.status, StatusCode::BAD_GATEWAY);
             assert!(error.cause.contains("connecting to"), "{}", error.cause);
         }
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = socket.listen(16).unwrap();
         tokio::task::spawn_local(async move {
             let (mut tcp, _) = listener.accept().await.unwrap();
             answered(&mut tcp, GOOD).await;
@@ -406,12 +408,12 @@ fn a_backend_that_goes_and_comes_back_is_logged_once_each() {
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     local(async {
-        let address = dead().await;
+        let (socket, address) = unheard();
         let upstream = pool(vec![ws(address)], None);
         for _ in 0..3 {
             error(open(&upstream, plain()).await);
         }
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = socket.listen(16).unwrap();
         tokio::task::spawn_local(async move {
             while let Ok((mut tcp, _)) = listener.accept().await {
                 tokio::task::spawn_local(async move { answered(&mut tcp, GOOD).await });
@@ -434,7 +436,7 @@ fn the_last_answer_passes_when_nobody_does_better() {
         let answer = "HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n";
         let (one, _) = backend(answer).await;
         let (two, count) = backend(answer).await;
-        let upstream = pool(vec![ws(one), ws(two), ws(dead().await)], None);
+        let upstream = pool(vec![ws(one), ws(two), ws(dead())], None);
         let refused = refused(open(&upstream, plain()).await);
         assert_eq!(refused.response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refused.response.headers()["retry-after"], "7");

@@ -160,7 +160,7 @@ fn a_probe_says_how_far_it_came() {
     local(async {
         let (silent, _) = backend(GOOD.strip_suffix("\u{1}early").unwrap()).await;
         let (refusing, _) = backend("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
-        let upstream = pool(vec![BackendAddress::Echo, ws(silent), ws(refusing), ws(dead().await)], None);
+        let upstream = pool(vec![BackendAddress::Echo, ws(silent), ws(refusing), ws(dead())], None);
         let expected = [
             "builtin:echo answers: connected in",
             "fails at ping: it accepts a handshake, but sent no pong within 0.5s",

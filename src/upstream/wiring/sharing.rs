@@ -73,7 +73,7 @@ fn a_backup_serves_while_no_other_does() {
         upstream.backends()[1].set_drained(true);
         accepted(open(&upstream, plain()).await);
         assert_eq!(spare.1.get(), 2);
-        let failing = pool_of(vec![server(spare.0, BACKUP), server(dead().await, Share::default())], |_| {});
+        let failing = pool_of(vec![server(spare.0, BACKUP), server(dead(), Share::default())], |_| {});
         accepted(open(&failing, plain()).await);
         assert_eq!(spare.1.get(), 3, "a failed dial leads to it, too");
     });
@@ -263,7 +263,7 @@ fn checks_say_what_they_found() {
         let upstream = pool(vec![BackendAddress::Echo], None);
         let check = CheckConfig::new(CheckKind::WebSocket);
         assert_eq!(check::once(&upstream, &upstream.backends()[0], &check).await, Ok(()));
-        let upstream = pool(vec![ws(dead().await)], None);
+        let upstream = pool(vec![ws(dead())], None);
         let check = CheckConfig::new(CheckKind::Tcp);
         let found = check::once(&upstream, &upstream.backends()[0], &check).await.unwrap_err();
         assert!(found.contains("Connection refused"), "{found}");

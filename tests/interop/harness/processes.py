@@ -1,9 +1,12 @@
 """Child processes: started, listened to, and ended by their own id."""
 import asyncio
+import itertools
 import json
 import os
+import random
 import signal
 import socket
+from collections.abc import Iterator
 
 from .case import Failure, Scope
 
@@ -121,11 +124,28 @@ class Process:
         await self.child.wait()
 
 
+def _unasked_ports() -> Iterator[int]:
+    """Ports below those the kernel gives to who asks for any, each once, from a place of this run's own."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as limits:
+        below = int(limits.read().split()[0])
+    ports = range(10_000, below) if below > 12_000 else range(20_000, 60_000)
+    first = random.randrange(len(ports))
+    yield from itertools.chain(ports[first:], ports[:first])
+
+
+_unasked = _unasked_ports()
+
+
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+    """A port nobody listens on now, and that nobody is given by chance before it is used; never the same one twice."""
+    for port in _unasked:
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("all ports were given away")
 
 
 def tcp_table(pid: int) -> list[tuple[str, int, str, int, str, int]]:
