@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    allocator::give_back_when_calm();
     let exit = match arguments.command {
         None => cli::run::run(&arguments.run),
         Some(Command::Run(run)) => cli::run::run(&run),

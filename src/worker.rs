@@ -1,4 +1,5 @@
 //! One worker: a thread with a single-threaded runtime, its own listening sockets, and the sessions they bring.
+mod calm;
 mod care;
 mod errands;
 mod listening;
@@ -7,6 +8,7 @@ mod sessions;
 mod succession;
 mod update;
 
+pub use calm::when_calm;
 pub(crate) use errands::{Errands, Workers};
 pub(crate) use listening::{Greeting, ListenerId, Listening};
 use sessions::Counts;
@@ -15,6 +17,7 @@ pub(crate) use sessions::{Chosen, Part, Survey};
 pub(crate) use succession::Offer;
 pub(crate) use update::Update;
 
+use calm::Calm;
 use listening::Listeners;
 use retire::Retirement;
 use succession::Stop;
@@ -125,7 +128,8 @@ async fn live(setup: Setup) -> Drained {
     }
     worker.take_over(intake);
     let errands = tokio::task::spawn_local(errands.run(Rc::clone(&worker)));
-    let watchdog = tokio::task::spawn_local(watch(Rc::clone(&worker.pause), seat.clone(), meter));
+    let watchdog =
+        tokio::task::spawn_local(watch(Rc::clone(&worker.pause), Rc::clone(&worker.calm), seat.clone(), meter));
     let retiring = Rc::clone(&worker);
     let retirement = tokio::task::spawn_local(async move { retiring.run_retirement().await });
     let care = tokio::task::spawn_local(Rc::clone(&worker).care_for_backends());
@@ -175,6 +179,7 @@ pub(crate) struct Worker {
     retirement: Retirement,
     context: Rc<WorkerContext>,
     pause: Rc<PauseWatch>,
+    calm: Rc<Calm>,
     records: RecordRoom,
     observer: Option<Arc<dyn Observer>>,
     counts: Rc<Counts>,
@@ -235,6 +240,7 @@ impl Worker {
             retirement: Retirement::default(),
             context: Rc::new(context),
             pause,
+            calm: Rc::default(),
             records: RecordRoom::default(),
             observer,
             counts,
@@ -265,6 +271,7 @@ impl Worker {
         if self.slots.available_permits() < SPARE {
             self.edge.shed();
         }
+        self.calm.disturb();
         let worker = Rc::clone(self);
         let acceptor = tls.map(|configs| Acceptor::new(configs, self.records.clone()));
         let greeting = async move {
@@ -324,7 +331,7 @@ fn account(access: Arc<AccessLog>) -> Option<Account> {
 
 /// Ticks for as long as the worker lives: a late tick is a pause of the whole worker. Tells the board and the meter how busy
 /// it is.
-async fn watch(pause: Rc<PauseWatch>, seat: Seat, meter: Arc<WorkerMeter>) {
+async fn watch(pause: Rc<PauseWatch>, calm: Rc<Calm>, seat: Seat, meter: Arc<WorkerMeter>) {
     let mut ticks = interval_at(tokio::time::Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let metrics = Handle::current().metrics();
@@ -336,6 +343,7 @@ async fn watch(pause: Rc<PauseWatch>, seat: Seat, meter: Arc<WorkerMeter>) {
         seat.tick(percent(total.saturating_sub(worked), now - last), now);
         meter.show_busy(total);
         (last, worked) = (now, total);
+        calm.tick();
         if let Some(paused) = pause.tick(now) {
             meter.paused();
             tracing::warn!(

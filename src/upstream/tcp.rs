@@ -72,28 +72,36 @@ impl TcpDialer {
     }
 
     async fn attempt(&self, address: SocketAddr, backstop: Option<Backstop>) -> Result<TcpStream, DialError> {
-        let failed = |source| DialError::Connect { address: address.to_string(), source };
-        let tcp = if self.sources.is_empty() {
-            TcpStream::connect(address).await.map_err(|source| {
-                let no_way = is_unavailable(&source) && !leads_to(address);
-                if no_way { DialError::NoWay { address } } else { failed(source) }
-            })?
-        } else {
-            self.connect_from_a_source(address).await?
+        if !self.sources.is_empty() {
+            return self.connect_from_a_source(address, backstop).await;
+        }
+        let connected = match unbound(address.ip(), backstop) {
+            Ok(socket) => socket.connect(address).await,
+            Err(error) => Err(error),
         };
-        tune(&tcp, backstop).map_err(failed)?;
-        Ok(tcp)
+        connected.map_err(|source| {
+            let no_way = is_unavailable(&source) && !leads_to(address);
+            if no_way {
+                DialError::NoWay { address }
+            } else {
+                DialError::Connect { address: address.to_string(), source }
+            }
+        })
     }
 
     /// Each source in turn; one whose ports towards the address are used up is passed over.
-    async fn connect_from_a_source(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
+    async fn connect_from_a_source(
+        &self,
+        address: SocketAddr,
+        backstop: Option<Backstop>,
+    ) -> Result<TcpStream, DialError> {
         let fitting: Vec<IpAddr> =
             self.sources.iter().copied().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
         let mut failure = DialError::NoSource { address };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         for place in 0..fitting.len() {
             let from = fitting[turn.wrapping_add(place) % fitting.len()];
-            failure = match bound(from) {
+            failure = match bound(from, backstop) {
                 Err(source) => DialError::Source { from, source },
                 Ok(socket) => match socket.connect(address).await {
                     Ok(tcp) => return Ok(tcp),
@@ -130,10 +138,18 @@ fn leads_to(address: SocketAddr) -> bool {
     }
 }
 
+/// A socket for an address of this family. It is tuned before it connects: `TCP_NOTSENT_LOWAT` on a connected socket
+/// wakes who waits for it.
+fn unbound(family: IpAddr, backstop: Option<Backstop>) -> io::Result<TcpSocket> {
+    let socket = if family.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    tune(&socket, backstop)?;
+    Ok(socket)
+}
+
 /// A socket on one of our addresses whose port is chosen when it connects, so that a port is used up only towards one
 /// address and not for all of them.
-fn bound(from: IpAddr) -> io::Result<TcpSocket> {
-    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+fn bound(from: IpAddr, backstop: Option<Backstop>) -> io::Result<TcpSocket> {
+    let socket = unbound(from, backstop)?;
     bind_without_port(&socket)?;
     socket.bind(SocketAddr::new(from, 0))?;
     Ok(socket)

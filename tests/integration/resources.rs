@@ -1,9 +1,15 @@
 //! What sessions leave behind, and what they cost while nothing happens. In a process of its own, to count its parts.
 use super::{
-    harness::{Raw, eventually, frame},
+    harness::{Raw, Running, eventually, frame, one_route},
     program::{Program, echo},
 };
-use std::{fs, net::SocketAddr, thread, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 const QUIET: &str = "log.sessions = \"off\"\ngateway.workers = 1";
 
@@ -75,4 +81,16 @@ fn idle_sessions_sleep() {
     let (sleeps, ticks) = (program.sleeps() - sleeps, program.ticks() - ticks);
     assert!(sleeps < 200, "{sleeps} wake-ups in two seconds");
     assert!(ticks < 50, "{ticks} ticks of 10 ms in two seconds");
+}
+
+#[test]
+fn a_worker_says_when_handshakes_have_ceased() {
+    static GIVEN_BACK: AtomicBool = AtomicBool::new(false);
+    pulsegate::worker::when_calm(|| {
+        let by_a_worker = thread::current().name().is_some_and(|name| name.starts_with("worker-"));
+        GIVEN_BACK.fetch_or(by_a_worker, Relaxed);
+    });
+    let gateway = Running::start(&one_route("builtin:echo", ""));
+    let _client = Raw::upgraded(gateway.address(), "/");
+    eventually("it does, while the session stays", || GIVEN_BACK.load(Relaxed));
 }
