@@ -157,6 +157,8 @@ fn single(place: &Place, path: &str, key: &str, told: &Told) -> Value {
         (_, "message" | "frame" | "pace" | "bytes_per_second") => or("off", &text(SIZE)),
         (_, "fragments") => or("off", &json!({"type": "integer", "minimum": 1, "maximum": u16::MAX - 1})),
         (_, "messages_per_second") => or("off", &count(1)),
+        // As the parser has it: a client is never told of a rule that its backend broke.
+        (_, "over_rate") if path.ends_with("upstream.over_rate") => words(&["slow"]),
         (_, "over_rate") => words(&["slow", "close"]),
         (_, "sessions_per_address" | "max_dials") => or("off", &count(1)),
         (_, "resolve") => words(&["all", "one"]),
@@ -319,6 +321,10 @@ mod tests {
         assert_eq!(at(&format!("{legs}/upstream/properties/ping_timeout"))["default"], "60s");
         assert_eq!(at("/properties/defaults/properties/limits/properties/upstream/properties/frame")["default"], "off");
         assert_eq!(at("/properties/gateway/properties/drain/properties/timeout")["default"], "25s");
+        let rates = |side: &str| {
+            at(&format!("/properties/defaults/properties/limits/properties/{side}/properties/over_rate/enum")).clone()
+        };
+        assert_eq!((rates("client"), rates("upstream")), (json!(["slow", "close"]), json!(["slow"])));
         let route = at("/properties/route/items/properties");
         assert_eq!(route["strip_prefix"]["type"], "boolean");
         assert!(route["path"]["description"].as_str().unwrap().starts_with("A prefix"));
