@@ -1,5 +1,5 @@
 //! Names of backends, looked up at a DNS server of the test's own.
-use super::harness::{Client, PATIENCE, Raw, Running, closed_with, configured, eventually, request};
+use super::harness::{Client, PATIENCE, Raw, Running, closed_with, configured, eventually, free_address, request};
 use hickory_resolver::proto::{
     op::{Message, OpCode, ResponseCode},
     rr::{
@@ -124,7 +124,11 @@ fn weighted(priority: u16, weight: u16, port: u16, target: &str) -> RData {
 }
 
 /// A backend that tells who it is, and holds its sessions.
-fn backend(address: SocketAddr) -> SocketAddr {
+fn backend(mut address: SocketAddr) -> SocketAddr {
+    if address.port() == 0 {
+        // One that nobody is given on the other addresses either.
+        address.set_port(free_address().port());
+    }
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
