@@ -268,22 +268,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[tokio::test]
-    async fn a_dialled_socket_is_tuned() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, within) = (listener.local_addr().unwrap(), Duration::from_secs(5));
-        for backstop in [None, Some(Backstop::Backends)] {
-            let tcp =
-                TcpDialer::default().connect(&[address], Instant::now() + within, within, backstop).await.unwrap();
-            let socket = socket2::SockRef::from(&tcp);
-            assert!(socket.tcp_nodelay().unwrap());
-            assert_eq!(socket.keepalive().unwrap(), backstop.is_some());
-            if backstop.is_some() {
-                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
-            }
-        }
-    }
-
     #[test]
     fn only_a_leg_without_a_heartbeat_deadline_needs_tcps_keepalive() {
         let judged = crate::route::RouteOptions::default().relay.heartbeat.upstream.clone();

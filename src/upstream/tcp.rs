@@ -210,6 +210,26 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
+    async fn connections_are_tuned_wherever_they_start_from() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let source = "127.0.0.1".parse().unwrap();
+        for (sources, backstop) in
+            [(vec![], None), (vec![], Some(Backstop::Backends)), (vec![source], Some(Backstop::Backends))]
+        {
+            let dialer = TcpDialer::new(&sources);
+            let tcp = dialer.connect(&[address], Instant::now() + WITHIN, WITHIN, backstop).await.unwrap();
+            let socket = socket2::SockRef::from(&tcp);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024);
+            assert_eq!(socket.keepalive().unwrap(), backstop.is_some());
+            if backstop.is_some() {
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn the_next_address_is_tried_at_once_after_a_failure() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ((_socket, dead), alive) = (unheard(), listener.local_addr().unwrap());
