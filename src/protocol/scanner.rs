@@ -183,7 +183,9 @@ impl Scanner {
                 }
             }
             if !to_boundary && self.message == Message::None {
-                at = self.whole_messages(rules, chunk, at);
+                let messages;
+                (at, messages) = whole_messages(rules, chunk, at);
+                self.messages += u64::from(messages);
             }
             let rest = &chunk[at..];
             if rest.is_empty() {
@@ -208,67 +210,18 @@ impl Scanner {
         }
     }
 
-    /// Passes messages of one frame below 64 KiB that are whole in `chunk`; how far they reach. They are most of what there
-    /// is, and leave no state behind. Anything else, a violation too, is left to the way that knows it all.
+    /// Passes a chunk that consists of whole messages of one frame each; how many. Otherwise nothing has happened.
     #[inline]
-    fn whole_messages(&mut self, rules: &Rules, chunk: &[u8], from: usize) -> usize {
-        let limit = rules.frame_limit.min(rules.message_limit);
-        let (mask_bit, mask_size) = match rules.role {
-            Role::Server => (0x80, 4),
-            Role::Client => (0, 0),
-        };
-        let mut at = from;
-        let mut messages = 0;
-        while let Some(&[first, second]) = chunk.get(at..at + 2) {
-            // FIN, no reserved bit but that of compression, text or binary.
-            let compressed = first & 0x40 != 0;
-            if !matches!(first & !0x40, 0x81 | 0x82) || second & 0x80 != mask_bit || (compressed && !rules.deflate) {
-                break;
-            }
-            let (size, length) = match second & 0x7f {
-                126 => {
-                    let Some(&[high, low]) = chunk.get(at + 2..at + 4) else { break };
-                    let length = usize::from(u16::from_be_bytes([high, low]));
-                    // Not in its shortest form.
-                    if length < 126 {
-                        break;
-                    }
-                    (4, length)
-                }
-                127 => break,
-                short => (2, usize::from(short)),
-            };
-            let begin = at + size + mask_size;
-            let end = begin + length;
-            if end > chunk.len() || length as u64 > limit {
-                break;
-            }
-            if first == 0x81 && rules.utf8 {
-                let key = if mask_size > 0 {
-                    [chunk[begin - 4], chunk[begin - 3], chunk[begin - 2], chunk[begin - 1]]
-                } else {
-                    [0; 4]
-                };
-                if !mask::hides_ascii(&chunk[begin..end], key, 0) {
-                    break;
-                }
-            }
-            messages += 1;
-            at = end;
-            if first != 0x81 || !rules.utf8 {
-                // Streams repeat themselves: while the next header says the same, where the one after it stands is known
-                // before this one is read, and the processor need not wait for it.
-                let span = size + mask_size + length;
-                let same = if size == 4 { u32::MAX } else { u32::from_ne_bytes([0xff, 0xff, 0, 0]) };
-                let pattern = head(chunk, begin - mask_size - size) & same;
-                while at + span.max(4) <= chunk.len() && head(chunk, at) & same == pattern {
-                    messages += 1;
-                    at += span;
-                }
-            }
+    pub fn whole(&mut self, rules: &Rules, chunk: &[u8]) -> Option<u32> {
+        if self.message != Message::None || self.unfinished() {
+            return None;
         }
-        self.messages += messages;
-        at
+        let (end, messages) = whole_messages(rules, chunk, 0);
+        if end < chunk.len() {
+            return None;
+        }
+        self.messages += u64::from(messages);
+        Some(messages)
     }
 
     fn control(&mut self, header: Header, at: usize, available: usize) -> Scan {
@@ -371,6 +324,68 @@ impl Scanner {
         self.messages += 1;
         Ok(())
     }
+}
+
+/// Messages of one frame below 64 KiB that are whole in `chunk` from `from` on: where they end, and how many. They are most of
+/// what there is, and leave no state behind. Anything else, a violation too, is left to the way that knows it all.
+#[inline]
+fn whole_messages(rules: &Rules, chunk: &[u8], from: usize) -> (usize, u32) {
+    let limit = rules.frame_limit.min(rules.message_limit);
+    let (mask_bit, mask_size) = match rules.role {
+        Role::Server => (0x80, 4),
+        Role::Client => (0, 0),
+    };
+    let mut at = from;
+    let mut messages = 0;
+    while let Some(&[first, second]) = chunk.get(at..at + 2) {
+        // FIN, no reserved bit but that of compression, text or binary.
+        let compressed = first & 0x40 != 0;
+        if !matches!(first & !0x40, 0x81 | 0x82) || second & 0x80 != mask_bit || (compressed && !rules.deflate) {
+            break;
+        }
+        let (size, length) = match second & 0x7f {
+            126 => {
+                let Some(&[high, low]) = chunk.get(at + 2..at + 4) else { break };
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                // Not in its shortest form.
+                if length < 126 {
+                    break;
+                }
+                (4, length)
+            }
+            127 => break,
+            short => (2, usize::from(short)),
+        };
+        let begin = at + size + mask_size;
+        let end = begin + length;
+        if end > chunk.len() || length as u64 > limit {
+            break;
+        }
+        if first == 0x81 && rules.utf8 {
+            let key = if mask_size > 0 {
+                [chunk[begin - 4], chunk[begin - 3], chunk[begin - 2], chunk[begin - 1]]
+            } else {
+                [0; 4]
+            };
+            if !mask::hides_ascii(&chunk[begin..end], key, 0) {
+                break;
+            }
+        }
+        messages += 1;
+        at = end;
+        if first != 0x81 || !rules.utf8 {
+            // Streams repeat themselves: while the next header says the same, where the one after it stands is known
+            // before this one is read, and the processor need not wait for it.
+            let span = size + mask_size + length;
+            let same = if size == 4 { u32::MAX } else { u32::from_ne_bytes([0xff, 0xff, 0, 0]) };
+            let pattern = head(chunk, begin - mask_size - size) & same;
+            while at + span.max(4) <= chunk.len() && head(chunk, at) & same == pattern {
+                messages += 1;
+                at += span;
+            }
+        }
+    }
+    (at, messages)
 }
 
 /// Four bytes of `chunk`, as they are in memory; zeros where it ends.

@@ -51,9 +51,13 @@ impl Relay {
     fn leg_timeout(&self, side: Side) -> Option<Moment> {
         let leg = &self.legs[side];
         let heartbeat = leg.heartbeat.poll_timeout(&self.config.heartbeat[side]);
-        if leg.is_calm() {
-            return heartbeat;
-        }
+        if leg.is_calm() { heartbeat } else { self.busy_leg_timeout(side, heartbeat) }
+    }
+
+    /// Out of the way of the turns that leave nothing behind: most.
+    #[cold]
+    fn busy_leg_timeout(&self, side: Side, heartbeat: Option<Moment>) -> Option<Moment> {
+        let leg = &self.legs[side];
         let receiver = leg.receiver.poll_timeout(self.pace());
         let sender = if self.ending.is_none() { leg.sender.poll_timeout(self.pace()) } else { None };
         [heartbeat, receiver, sender, self.closing_timeout(side)].into_iter().flatten().min()

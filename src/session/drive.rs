@@ -9,10 +9,9 @@ use super::{
 use crate::{
     protocol::{
         heartbeat::{Answers, Seed},
-        leg::{self, Finish, Input},
         moment::Moment,
     },
-    relay::{EndReason, Loss, PerSide, Relay, Side, Wish},
+    relay::{EndReason, Loss, PerSide, Relay, Side},
     transport::Transport,
 };
 use std::{
@@ -181,9 +180,9 @@ impl Session {
             if !progress || over {
                 // 4. Time, after everything that arrived has been seen.
                 progress |= self.check_time(now);
-                // 5. The ends of transports.
-                for side in Side::BOTH {
-                    progress |= self.fulfil(side, cx, instant);
+                // 5. The ends of transports, which come with that of the session.
+                if self.relay.is_ending() {
+                    progress |= self.fulfil(cx, instant);
                 }
             }
             if !progress {
@@ -195,13 +194,7 @@ impl Session {
             }
         }
         self.account();
-        if !self.reported && self.relay.is_ending() {
-            self.report();
-        }
-        if self.is_settled() {
-            self.membership.settle();
-        }
-        if self.relay.is_done() {
+        if self.relay.is_ending() && self.conclude() {
             return Poll::Ready(());
         }
         self.arm(timer, cx, now)
@@ -278,38 +271,6 @@ impl Session {
         }
     }
 
-    fn fulfil(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) -> Progress {
-        match self.relay.wish(side) {
-            Wish::Keep => return false,
-            Wish::ShutDown => {
-                let Some(transport) = &mut self.legs[side].transport else { return false };
-                // A transport that cannot be shut down is gone: reading it says so.
-                if transport.poll_shutdown(cx).is_pending() {
-                    return false;
-                }
-                self.relay.shut_down(side, now);
-            }
-            Wish::Drop => {
-                if let Some(transport) = self.legs[side].transport.take() {
-                    transport.close(cx);
-                }
-                self.relay.finished(side);
-            }
-            Wish::Reset => {
-                if let Some(transport) = self.legs[side].transport.take() {
-                    transport.reset();
-                }
-                self.relay.finished(side);
-            }
-        }
-        true
-    }
-
-    /// Whether the verdict is told and both closing handshakes are over.
-    fn is_settled(&self) -> bool {
-        self.reported && Side::BOTH.into_iter().all(|side| settled(self.relay.leg(side)))
-    }
-
     /// Whether a turn that has moved so many bytes is long enough.
     fn is_long(&self, moved: u64, now: Instant) -> bool {
         moved >= SHARED_TURN_BYTES && (moved >= TURN_BYTES || self.context.scratch.borrow().company.is_there(now))
@@ -367,14 +328,6 @@ impl Session {
             }
         }
         Poll::Pending
-    }
-}
-
-/// Whether the closing handshake of a leg that is ending is over: its peer said its last, or is waited for no more.
-fn settled(leg: &leg::Leg) -> bool {
-    match leg.input {
-        Input::Closed { .. } | Input::Ended => true,
-        Input::Open | Input::Deaf => leg.finish == Finish::Done,
     }
 }
 

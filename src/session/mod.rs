@@ -3,6 +3,7 @@
 pub mod census;
 mod client;
 mod drive;
+mod ends;
 mod flow;
 pub mod pause;
 pub mod registry;

@@ -2,10 +2,11 @@
 use super::stream::Socket;
 use rustix::{
     fd::AsFd,
+    io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -54,11 +55,11 @@ impl Wire {
         let Self { socket, awaited } = self;
         kernel!(socket, stream => loop {
             let mut read = None;
-            let asked = stream.try_io(Interest::READABLE, || {
+            forget(stream.try_io(Interest::READABLE, || {
                 *awaited = false;
                 once(receive(&*stream, room), room.len(), &mut read)
-            });
-            match outcome(asked, read) {
+            }));
+            match read {
                 Some(outcome) => return Poll::Ready(outcome),
                 None if *awaited => return Poll::Pending,
                 None => {
@@ -94,11 +95,10 @@ impl Wire {
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         kernel!(&mut self.socket, stream => loop {
             let mut written = None;
-            let asked = stream.try_io(Interest::WRITABLE, || {
-                let sent = send(&*stream, bytes, SendFlags::NOSIGNAL);
-                once(sent.map_err(io::Error::from), bytes.len(), &mut written)
-            });
-            if let Some(outcome) = outcome(asked, written) {
+            forget(stream.try_io(Interest::WRITABLE, || {
+                once(send(&*stream, bytes, SendFlags::NOSIGNAL), bytes.len(), &mut written)
+            }));
+            if let Some(outcome) = written {
                 return Poll::Ready(outcome);
             }
             ready!(stream.poll_write_ready(cx))?;
@@ -106,29 +106,30 @@ impl Wire {
     }
 }
 
-fn receive(socket: impl AsFd, room: &mut [u8]) -> io::Result<usize> {
+fn receive(socket: impl AsFd, room: &mut [u8]) -> Result<usize, Errno> {
     Ok(recv(socket, room, RecvFlags::empty())?.0)
 }
 
-/// Notes what was moved, and says whether the socket is ready for more. It is not if it did not use all it was given: with
-/// edge-triggered events that is known without asking it again.
+/// Notes what came of asking a socket, if it was ready, and says whether it is ready for more. It is not if it did not use all
+/// it was given: with edge-triggered events that is known without asking it again.
 #[inline]
-fn once(moved: io::Result<usize>, most: usize, note: &mut Option<usize>) -> io::Result<()> {
-    let length = moved?;
-    *note = Some(length);
-    if 0 < length && length < most { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+fn once(moved: Result<usize, Errno>, most: usize, note: &mut Option<io::Result<usize>>) -> io::Result<()> {
+    match moved {
+        Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::WouldBlock.into()),
+        Ok(length) if 0 < length && length < most => {
+            *note = Some(Ok(length));
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(length) => *note = Some(Ok(length)),
+        Err(error) => *note = Some(Err(error.into())),
+    }
+    Ok(())
 }
 
-/// What asking came to; `None`: the socket was not ready.
+/// All that `try_io` says has been noted, but that the socket is not ready; and that owns nothing that would have to be dropped.
 #[inline]
-fn outcome(asked: io::Result<()>, moved: Option<usize>) -> Option<io::Result<usize>> {
-    match (moved, asked) {
-        (Some(length), _) => Some(Ok(length)),
-        (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-        (None, Err(error)) => Some(Err(error)),
-        // What succeeds has noted its length.
-        (None, Ok(())) => None,
-    }
+fn forget(asked: io::Result<()>) {
+    mem::forget(asked);
 }
 
 #[cfg(test)]

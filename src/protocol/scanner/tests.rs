@@ -163,6 +163,18 @@ fn a_boundary_is_found_inside_a_chunk() {
     assert_eq!(scanner.scan(&RULES, &chunk, 3, false), Scan { at: 6, stop: Stop::End });
 }
 
+#[test]
+fn whole_messages_pass_at_once_and_nothing_else_does() {
+    let mut scanner = Scanner::default();
+    assert_eq!(scanner.whole(&RULES, &[0x82, 1, 7, 0x81, 1, b'a']), Some(2));
+    for other in [&[0x82, 2, 7][..], &[0x02, 1, 7], &[0x89, 0], &[0x82, 0, 0x8a, 0], &[0x81, 1, 0xff]] {
+        assert_eq!(scanner.whole(&RULES, other), None, "{other:?}");
+    }
+    assert_eq!(scanner.messages(), 2);
+    assert_eq!(scanner.scan(&RULES, &[0x02, 1, 7], 0, false).stop, Stop::End);
+    assert_eq!(scanner.whole(&RULES, &[0x82, 1, 7]), None, "inside a message");
+}
+
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let frame = (any::<bool>(), 0u8..16, prop::collection::vec(any::<u8>(), 0..140));
     prop::collection::vec(frame, 0..8).prop_map(|frames| {
@@ -239,5 +251,12 @@ proptest! {
         let mut scanner = Scanner::default();
         let scan = scanner.scan(&rules, &bytes, 0, false);
         prop_assert_eq!((scan.at, scan.stop, scanner.messages()), frame_by_frame(rules, &bytes));
+        let mut short = Scanner::default();
+        if let Some(messages) = short.whole(&rules, &bytes) {
+            prop_assert_eq!((scan, scanner.messages()), (Scan { at: bytes.len(), stop: Stop::End }, messages.into()));
+            prop_assert_eq!(format!("{short:?}"), format!("{scanner:?}"), "and nothing is left behind");
+        } else {
+            prop_assert_eq!(format!("{short:?}"), format!("{:?}", Scanner::default()), "nothing has happened");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What crosses, and where control frames of our own go in.
 use super::*;
+use crate::protocol::scanner::Tally;
 
 fn pinging(side: Side) -> RelayConfig {
     let mut config = config();
