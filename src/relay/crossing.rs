@@ -10,7 +10,7 @@ use crate::protocol::{
 };
 use std::ops::Range;
 
-/// Chunks of no more than this have a short way.
+/// Chunks of no more than this have a short way: what that one does not let through is looked at once more.
 const LITTLE: usize = 4 * 1024;
 
 /// What a chunk comes to, as far as it was used.
@@ -55,6 +55,7 @@ impl Relay {
         Some(messages)
     }
 
+    /// The way of whatever comes.
     #[inline(never)]
     pub(super) fn receive_any(&mut self, side: Side, chunk: &[u8], now: Moment) -> Step {
         if self.legs[side].input != Input::Open {

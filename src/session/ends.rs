@@ -8,6 +8,7 @@ use crate::{
 use std::{task::Context, time::Instant};
 
 impl Session {
+    /// Has the transports do what the relay wishes of them.
     #[cold]
     pub(super) fn fulfil(&mut self, cx: &mut Context<'_>, now: Instant) -> Progress {
         let mut progress = false;
