@@ -129,6 +129,7 @@ fn once(moved: Result<usize, Errno>, most: usize, note: &mut Option<io::Result<u
 /// All that `try_io` says has been noted, but that the socket is not ready; and that owns nothing that would have to be dropped.
 #[inline]
 fn forget(asked: io::Result<()>) {
+    debug_assert!(asked.as_ref().err().is_none_or(|error| error.kind() == io::ErrorKind::WouldBlock));
     mem::forget(asked);
 }
 

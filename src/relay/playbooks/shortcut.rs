@@ -1,5 +1,6 @@
 //! The short way of small messages does what the long way does, whatever else happens.
 use super::*;
+use crate::protocol::scanner::Tally;
 use proptest::prelude::*;
 
 /// What one side sends, in pieces of these sizes at most, and what happens before.
@@ -62,4 +63,40 @@ proptest! {
         let now = Instant::now();
         prop_assert_eq!(play(&config, &scenes, now, false), play(&config, &scenes, now, true));
     }
+}
+
+#[test]
+fn a_ping_that_waits_goes_out_before_a_second_message() {
+    let now = Instant::now();
+    let mut config = config();
+    config.heartbeat.upstream = PINGS;
+    let mut relay = Play::at(config, now).relay;
+    let later = now + Duration::from_secs(21);
+    relay.on_timeout(later, Answers::Proven, |_| None);
+    assert!(relay.legs[UPSTREAM].control_waits(), "nobody has taken it yet");
+    let message = frame(CLIENT, BINARY, b"one");
+    let step = relay.receive(CLIENT, &[&message[..], &message].concat(), relay.moment(later));
+    let passed = Tally { frames: 1, messages: 1 };
+    assert_eq!(step, Step { used: message.len(), pass: 0..message.len(), passed });
+}
+
+#[test]
+fn a_message_in_two_parts_leaves_no_slow_sender() {
+    let mut play = Play::new(config());
+    let message = frame(CLIENT, BINARY, &[7; 100]);
+    play.bytes(CLIENT, &message[..50]);
+    assert!(play.relay.legs[CLIENT].sender.runs(), "the rest is waited for");
+    play.bytes(CLIENT, &message[50..]);
+    assert!(!play.relay.legs[CLIENT].sender.runs());
+    play.bytes(CLIENT, &message);
+    assert!(!play.relay.legs[CLIENT].sender.runs());
+}
+
+#[test]
+fn what_comes_behind_a_close_frame_does_not_cross() {
+    let mut play = Play::new(config());
+    play.frame(CLIENT, CLOSE, &close(1000, "")).sees(&["upstream: close 1000"]);
+    let message = frame(CLIENT, BINARY, b"late");
+    let step = play.relay.receive(CLIENT, &message, play.relay.moment(play.now));
+    assert_eq!(step, Step { used: message.len(), pass: 0..0, passed: Tally::default() });
 }
