@@ -10,7 +10,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use std::{cell::RefCell, env, error::Error, future::poll_fn, rc::Rc};
+use std::{cell::RefCell, env, error::Error, future::poll_fn, pin::pin, rc::Rc};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -66,10 +66,18 @@ async fn answer(
     let (mut sender, mut connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let (mut head, _) = request.into_parts();
     head.headers.insert("sec-websocket-key", generate_key().parse()?);
-    let asked = sender.send_request(Request::from_parts(head, Empty::<Bytes>::new()));
-    let (response, _) = tokio::join!(asked, poll_fn(|cx| connection.poll_without_shutdown(cx)));
-    if response?.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let mut asked = pin!(sender.send_request(Request::from_parts(head, Empty::<Bytes>::new())));
+    let (response, ended) = tokio::select! {
+        biased;
+        response = &mut asked => (response?, false),
+        // It hands over a response or an error before it ends.
+        _ = poll_fn(|cx| connection.poll_without_shutdown(cx)) => (asked.await?, true),
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err("the backend refuses".into());
+    }
+    if !ended {
+        poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
     }
     upstream.replace(Some(connection.into_parts().io.into_inner()));
     let answer = Response::builder()
