@@ -88,6 +88,12 @@ impl Relay {
         self.clock.moment(now) - self.legs[side].heartbeat.heard()
     }
 
+    /// The same on the relay's clock.
+    #[must_use]
+    pub fn silence_before(&self, side: Side, now: Moment) -> Duration {
+        now - self.legs[side].heartbeat.heard()
+    }
+
     /// Whether this leg should be read. What may not cross because the other leg does not take it is not read,
     /// so TCP carries the backpressure to its sender.
     #[inline]

@@ -3,6 +3,7 @@
 use super::{
     Facts, Opened, Opening, SCRATCH, WorkerContext,
     flow::Early,
+    monologue::Monologue,
     registry::{Heard, Membership, Order},
     timer::together,
 };
@@ -64,6 +65,7 @@ pub(super) struct Leg {
     pub(super) early: Option<Box<Early>>,
     pub(super) appetite: Appetite,
     pub(super) writing: Writing,
+    pub(super) monologue: Monologue,
 }
 
 /// Whether a leg can be written. What failed once is not tried again: it would fail again, for ever.
@@ -93,6 +95,7 @@ impl Leg {
             early: Early::new(opened.early),
             appetite: Appetite::Calm,
             writing: Writing::Works,
+            monologue: Monologue::default(),
         }
     }
 

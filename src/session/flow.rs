@@ -15,7 +15,7 @@ use std::{
 /// What a read asks for at most, unless the last one was taken whole: so an outbox stays near it. A message of 64 KiB, which
 /// many send, fits with its header and its TLS records, and so is one read and one write instead of two.
 const CALM_READ: usize = 68 * 1024;
-/// A read of no more than this, after one that was not large, is no part of a flood.
+/// A read of no more than this, after one that was not large, is no part of a flood; and one in a row of messages, not of a stream.
 const LITTLE: usize = 4 * 1024;
 /// What a leg is asked for after a read that was made of control frames and fragments.
 const WARY_READ: usize = 8 * 1024;
@@ -91,6 +91,11 @@ impl Session {
                 true
             }
             Poll::Ready(Ok(length)) => {
+                if length > LITTLE {
+                    leg.monologue.end();
+                } else if leg.monologue.heard(|| self.relay.silence_before(side, now.moment)) {
+                    transport.acknowledge_later();
+                }
                 let little = length <= LITTLE && leg.appetite == Appetite::Calm;
                 let others = self.relay_chunk(side, chunk, length, length, cx, now);
                 // Heartbeats of idle sessions are in no hurry.
@@ -196,6 +201,7 @@ impl Session {
                 match transport.poll_write(cx, rest) {
                     Poll::Pending => break,
                     Poll::Ready(Ok(taken)) => {
+                        self.legs[side].monologue.end();
                         self.relay.sent(side, taken);
                         self.facts.meter.sent(side, taken);
                         rest = &rest[taken..];
@@ -226,6 +232,7 @@ impl Session {
             match transport.poll_write(cx, self.relay.outbox(side).waiting()) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(taken)) => {
+                    self.legs[side].monologue.end();
                     self.relay.took(side, taken, now);
                     self.facts.meter.sent(side, taken);
                     progress = true;

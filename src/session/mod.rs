@@ -5,6 +5,7 @@ mod client;
 mod drive;
 mod ends;
 mod flow;
+mod monologue;
 pub mod pause;
 pub mod registry;
 mod routes;

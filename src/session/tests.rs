@@ -8,12 +8,14 @@ use crate::{
     transport::Socket,
     upstream::{Backend, BackendAddress},
 };
+use socket2::SockRef;
 use std::{
     future::poll_fn,
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     task::{coop::unconstrained, spawn_local, yield_now},
     time::timeout,
@@ -22,6 +24,10 @@ use tokio::{
 const SOON: Duration = Duration::from_secs(10);
 
 fn opening(downstream: DuplexStream, upstream: DuplexStream, close: Duration) -> Opening {
+    opening_on(Socket::Memory(downstream), Socket::Memory(upstream), close)
+}
+
+fn opening_on(downstream: Socket, upstream: Socket, close: Duration) -> Opening {
     let mut route = route(HostPattern::Any, "/");
     Arc::make_mut(&mut route.options.relay).timeouts.close = close;
     let permit = Admission::new(1, None).admit(&route, None).unwrap();
@@ -37,7 +43,7 @@ fn opening(downstream: DuplexStream, upstream: DuplexStream, close: Duration) ->
         permit,
         meter: Arc::default(),
     };
-    let opened = |socket| Opened { stream: Stream::Plain(Socket::Memory(socket)), early: Vec::new() };
+    let opened = |socket| Opened { stream: Stream::Plain(socket), early: Vec::new() };
     Opening { downstream: opened(downstream), upstream: opened(upstream), deflate: false, facts }
 }
 
@@ -78,6 +84,41 @@ fn a_flood_that_never_pauses_keeps_no_deadline_from_passing() {
         timeout(SOON, session).await.expect("it ends");
         timeout(SOON, flood).await.expect("its stream is closed").unwrap();
         assert_eq!(verdicts.borrow()[0].reason, EndReason::ClientGone);
+    });
+}
+
+#[test]
+fn a_backend_that_only_talks_gets_no_acknowledgement_for_each_message() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap().into_std().unwrap();
+        let (mut backend, _) = listener.accept().await.unwrap();
+        backend.set_nodelay(true).unwrap();
+        let socket = upstream.try_clone().unwrap();
+        let at_once = || SockRef::from(&socket).tcp_quickack().unwrap();
+        let (mut client, downstream) = duplex(4096);
+        let verdicts = Rc::default();
+        let upstream = Socket::Tcp(TcpStream::from_std(upstream).unwrap());
+        let session = spawn_local(run(opening_on(Socket::Memory(downstream), upstream, SOON), context(&verdicts)));
+        let mut later = Vec::new();
+        for _ in 0..16 {
+            later.push(!at_once());
+            backend.write_all(&[0x82, 2, 1, 2]).await.unwrap();
+            client.read_exact(&mut [0; 4]).await.unwrap();
+        }
+        assert!(!later.contains(&true), "who may talk with it is acknowledged as ever: {later:?}");
+        // TCP takes that back if this test is held up for 40 ms right here; another read asks for it once more.
+        let mut reads = 16;
+        while at_once() {
+            assert!(reads < 1 << 16);
+            backend.write_all(&[0x82, 2, 1, 2]).await.unwrap();
+            client.read_exact(&mut [0; 4]).await.unwrap();
+            reads += 1;
+        }
+        drop(client);
+        drop(backend);
+        session.await.unwrap();
     });
 }
 

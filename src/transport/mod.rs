@@ -149,6 +149,14 @@ impl Transport {
         }
     }
 
+    /// The peer only talks: its messages need not be acknowledged one by one.
+    #[cold]
+    pub fn acknowledge_later(&self) {
+        if let Socket::Tcp(stream) = &self.wire.socket {
+            tune::acknowledge_later(stream);
+        }
+    }
+
     /// What TCP knows of the path; nothing where there is no TCP.
     #[must_use]
     pub fn sample(&self) -> Option<PathSample> {

@@ -1,7 +1,7 @@
 //! Socket options that every TCP leg wants.
 
 use socket2::{SockRef, Socket, TcpKeepalive};
-use std::{io, ops::Deref, time::Duration};
+use std::{io, ops::Deref, os::fd::AsFd, time::Duration};
 
 /// Unsent bytes that a socket may hold before it stops being writable: enough to keep a path busy, little enough that
 /// a ping is not buried behind seconds of data.
@@ -41,6 +41,17 @@ pub fn tune<'s>(socket: impl Into<SockRef<'s>>, backstop: Option<Backstop>) -> i
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     backstop.map_or(Ok(()), |backstop| socket.set_tcp_keepalive(&backstop.keepalive()))
+}
+
+/// Has TCP acknowledge what comes as in a conversation: with what it sends, or every second message, or after 40 ms; not each
+/// message as soon as it is read, which costs an eighth of relaying it. TCP begins that by itself when it sends something soon after
+/// something came, and ends it when 40 ms pass without a second message.
+pub(super) fn acknowledge_later(socket: impl AsFd) {
+    // It saves work, and changes nothing else.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
 }
 
 #[cfg(test)]
