@@ -11,7 +11,8 @@
 //!
 //! **An opening handshake, six stops.** [`listener`] accepts, for the worker that has least to do → TLS under a deadline → hyper parses, a tower stack
 //! limits → [`handshake`] makes it an upgrade request for a [`route`], or a 4xx → [`upstream`] picks a backend,
-//! dials, shakes hands, fails over → 101. The client gets its 101 only after the backend gave one.
+//! dials, shakes hands, fails over → 101. The client gets its 101 only after the backend gave one. A backend's 101 is read with the
+//! parser that hyper has; every other answer is hyper's to read.
 //!
 //! A plain HTTP request, where a route takes such, leaves that path at its route: [`http`](mod@http) passes it to a backend over a kept
 //! connection and streams the answer back.

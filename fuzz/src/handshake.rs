@@ -9,6 +9,8 @@ mod forwarded;
 mod headers;
 #[path = "../../src/handshake/hops.rs"]
 mod hops;
+#[path = "../../src/handshake/names.rs"]
+pub mod names;
 #[path = "../../src/handshake/request.rs"]
 mod request;
 #[path = "../../src/handshake/response.rs"]
@@ -19,6 +21,7 @@ pub mod spelling;
 use crate::{
     listener::{Peer, trust::Trust},
     route::{Compression, HostHeader, HostPattern, PlainHttp, RouteConfig, RouteOptions, Router},
+    upstream::switching::{Answer, read},
 };
 use forwarded::{Provenance, request_id};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
@@ -150,6 +153,38 @@ pub fn response(head: http::response::Parts, key: &[u8]) {
     }
     assert!(!headers.contains_key("content-length") && !headers.contains_key("transfer-encoding"));
     assert!(!deflate || headers.contains_key("sec-websocket-extensions"));
+}
+
+/// What is made of a backend's answer of which `first` bytes come before the others.
+pub fn answer(bytes: &[u8], first: usize) {
+    const MOST: usize = 512;
+    let expected = read_response(bytes).filter(|head| head.status == http::StatusCode::SWITCHING_PROTOCOLS);
+    let first = first.min(bytes.len());
+    let answer = match read(bytes[..first].to_vec(), 0, MOST) {
+        Answer::Incomplete(mut answer) => {
+            assert_eq!(answer, bytes[..first]);
+            answer.extend_from_slice(&bytes[first..]);
+            read(answer, first, MOST)
+        }
+        Answer::Other(read) => {
+            assert_eq!(read, bytes[..first]);
+            return;
+        }
+        Answer::Switching { head, early } => {
+            let behind = [&early, &bytes[first..]].concat();
+            Answer::Switching { head, early: behind.into() }
+        }
+    };
+    match answer {
+        Answer::Incomplete(read) => assert!(read == bytes && bytes.len() <= MOST && expected.is_none()),
+        Answer::Other(read) => assert_eq!(read, bytes),
+        Answer::Switching { head, early } => {
+            let expected = expected.expect("it is a 101");
+            assert!(bytes.starts_with(b"HTTP/1.1 101") && bytes.ends_with(&early));
+            assert!(bytes.len() - early.len() <= MOST);
+            assert_eq!(format!("{:?}", head.headers), format!("{:?}", expected.headers));
+        }
+    }
 }
 
 /// Token lists, element by element.

@@ -55,11 +55,11 @@ impl Provenance {
         let trusted = trust.trusts(address);
         let contested = !trusted && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED));
         let (named, asked) = match &trust.client_address {
-            ClientSource::Auto => (named_hops(headers), None),
-            ClientSource::Connection => (Vec::new(), None),
-            ClientSource::Header(name) => (hops_of(headers, name), Some(name.clone())),
+            ClientSource::Auto => (trusted.then(|| named_hops(headers)), None),
+            ClientSource::Connection => (None, None),
+            ClientSource::Header(name) => (trusted.then(|| hops_of(headers, name)), Some(name.clone())),
         };
-        let hops = if trusted { named } else { Vec::new() };
+        let hops = named.unwrap_or_default();
         let (mut client, mut counted) = (ClientAddress::from(address), address);
         for hop in hops.iter().rev() {
             let Some(before) = hop_address(hop) else {

@@ -10,6 +10,7 @@ pub(crate) mod headers;
 mod hops;
 mod identity;
 mod introduction;
+pub(crate) mod names;
 mod plain;
 pub mod refusals;
 pub(crate) mod request;
@@ -273,11 +274,12 @@ async fn begin(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) ->
     let (io, watch) = Watched::new(stream);
     let (io, speller) = Spelled::new(io, response::SPELLINGS);
     let visit = Visit::new(Rc::clone(edge), peer, (speller, watch), arrival);
-    let header = edge.terms().defaults.header;
+    let Terms { defaults: RouteOptions { header, .. }, plain, .. } = *edge.terms();
     let mut connection = http1::Builder::new()
         .max_header_size(header)
         .max_buf_size(header.max(SMALLEST_BUFFER))
-        .preserve_header_case(true)
+        // Plain requests go on by hyper, too. For a handshake `Watched` keeps the names.
+        .preserve_header_case(plain)
         // A head is one piece of memory, and a refusal's body small.
         .writev(false)
         // Refusals get theirs from us, a 101 only its backend's.

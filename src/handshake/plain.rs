@@ -4,6 +4,7 @@ use super::{
     admission::Place,
     forwarded::{Provenance, X_REQUEST_ID, request_id},
     headers::has_token,
+    names::Names,
     request::NO_UPGRADE,
     response::{Body, Refusal},
     service::{Phase, Visit, asks_for},
@@ -73,6 +74,11 @@ impl PlainState {
         self.asks.set(false);
         self.last.set(false);
         self.due.set(None);
+    }
+
+    /// The header names of the request at hand, as they came.
+    pub(super) fn names(&self) -> Names {
+        self.watch.names(self.requests.get()).unwrap_or_default()
     }
 
     pub(super) fn due(&self) -> Option<Instant> {

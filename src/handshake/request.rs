@@ -35,7 +35,7 @@ pub(super) struct UpgradeRequest {
     pub(super) key: HeaderValue,
     pub(super) origin: Option<String>,
     pub(super) headers: HeaderMap,
-    /// hyper keeps the spelling of header names here.
+    /// The spelling of header names is kept here.
     extensions: Extensions,
 }
 

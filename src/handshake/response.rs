@@ -262,7 +262,7 @@ pub(super) fn healthy(ready: bool) -> Response<Body> {
     response
 }
 
-/// Our 101: what the backend said in its own, for this client's key. The extensions carry hyper's spelling of the header names.
+/// Our 101: what the backend said in its own, for this client's key. The extensions may carry hyper's spelling of the header names.
 pub(super) fn switching(mut head: Parts, key: &HeaderValue) -> Response<Body> {
     let came = std::mem::take(&mut head.headers);
     let hop_by_hop = HopByHop::of(&came);

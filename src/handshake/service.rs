@@ -4,6 +4,7 @@ use super::{
     access::{self, Caller, Entry},
     edits::{Known, edit},
     forwarded::{Provenance, X_REQUEST_ID, request_id},
+    names::Names,
     plain::PlainState,
     refusals::RefusedHandshake,
     request::{UpgradeRequest, authority},
@@ -28,6 +29,7 @@ use hyper::body::{Body as _, Incoming};
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    mem,
     net::IpAddr,
     num::NonZeroU16,
     rc::Rc,
@@ -74,6 +76,8 @@ pub(super) struct About {
     meter: Option<Arc<Meter>>,
     pub(super) backend: Option<String>,
     pub(super) trace: Handshake,
+    /// Of its headers, as they came.
+    names: Names,
 }
 
 impl About {
@@ -196,6 +200,7 @@ impl Visit {
             host: authority(request.uri(), request.headers()).ok().or_else(|| request.headers().get(HOST).cloned()),
             uri: Some(request.uri().clone()),
             trace: Handshake::begin(self.arrival.take(), request.uri().path(), request.headers()),
+            names: self.plain.names(),
             ..About::default()
         };
     }
@@ -224,7 +229,8 @@ impl Visit {
             self.speller.arm();
             return Ok(healthy((health.ready)()));
         }
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(mem::take(&mut self.about.borrow_mut().names));
         let terms = self.edge.terms();
         let provenance = Provenance::find(&self.peer, &terms.trust, &head.headers);
         self.about.borrow_mut().client = provenance.client;
@@ -281,7 +287,7 @@ impl Visit {
             }
         };
         route.upstream.stick(affinity, accepted.lease.backend(), secure, &mut accepted.head.headers);
-        let Accepted { stream, early, head, lease, local_port } = accepted;
+        let Accepted { stream, early, mut head, lease, local_port } = accepted;
         if let (Some(client), true) = (provenance.client.ip(), terms.trust.proxies.is_empty()) {
             self.edge.admission.crowd().joined(client, provenance.contested);
         }
@@ -302,7 +308,7 @@ impl Visit {
         };
         let upgrade = Upgrade { upstream: Opened { stream, early }, deflate: grants_deflate(&head), facts, asked };
         *self.upgrade.borrow_mut() = Some(upgrade);
-        self.speller.arm();
+        self.speller.arm_as(head.extensions.remove().unwrap_or_default());
         Ok(switching(head, &key))
     }
 

@@ -1,4 +1,5 @@
 //! Header names as RFC 6455 spells them, on a stream that hyper writes.
+use super::names::{Names, Record};
 use std::{
     io,
     pin::Pin,
@@ -17,9 +18,9 @@ const HANDSHAKE: [&str; 5] =
 /// A stream whose written heads get header names respelled, when asked to.
 ///
 /// hyper writes a name that it did not receive in lower case, and old backends and devices compare bytes. Only
-/// names in the list are touched, and only their case: the length of a head does not change. A name of the
+/// names in the lists are touched, and only their case: the length of a head does not change. A name of the
 /// handshake itself is always respelled; any other one only if it stands wholly in lower case, since with
-/// capitals it is a name that a peer sent.
+/// capitals it is a name that hyper received. Names of an answer that hyper did not read are among those to be spelled.
 #[derive(Debug)]
 pub struct Spelled<T> {
     io: T,
@@ -39,8 +40,27 @@ pub struct Speller {
 #[derive(Debug, Default)]
 struct Order {
     armed: AtomicBool,
-    /// Names besides those that are always known.
-    more: Mutex<Arc<[Box<str>]>>,
+    more: Mutex<More>,
+}
+
+/// Names besides those that are always known.
+#[derive(Clone, Debug, Default)]
+struct More {
+    /// As the peer spelled them from whom they come, line by line.
+    came: Names,
+    set: Arc<[Box<str>]>,
+}
+
+/// The names of an answer's head as they came, if hyper would write any of them otherwise.
+pub(crate) fn odd<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Names> {
+    let ours = |name: &str| HANDSHAKE.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+    let mut others = names.clone().filter(|name| !ours(name));
+    if !others.any(|name| name.bytes().any(|byte| byte.is_ascii_uppercase())) {
+        return None;
+    }
+    let mut record = Record::default();
+    names.for_each(|name| record.note(name.as_bytes()));
+    Some(record.names())
 }
 
 impl Speller {
@@ -51,7 +71,13 @@ impl Speller {
 
     /// The same, with these names, too, in this head and those that follow.
     pub fn arm_with(&self, names: Arc<[Box<str>]>) {
-        *self.order.more.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        self.order.more.lock().unwrap_or_else(PoisonError::into_inner).set = names;
+        self.arm();
+    }
+
+    /// The same with names that are passed on; they come first.
+    pub(crate) fn arm_as(&self, came: Names) {
+        self.order.more.lock().unwrap_or_else(PoisonError::into_inner).came = came;
         self.arm();
     }
 }
@@ -73,7 +99,7 @@ impl<T> Spelled<T> {
     fn collect(&mut self, bytes: &[u8]) -> usize {
         let known = self.head.len();
         self.head.extend_from_slice(bytes);
-        let more = Arc::clone(&self.order.more.lock().unwrap_or_else(PoisonError::into_inner));
+        let more = self.order.more.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(length) = respell(&mut self.head, self.names, &more) else { return bytes.len() };
         self.head.truncate(length);
         self.order.armed.store(false, Ordering::Relaxed);
@@ -149,8 +175,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Spelled<T> {
 
 /// Respells the names of a head in place, up to its blank line; its first line has no name. How long the head is; `None` if
 /// its blank line has not come yet: then what is there may be given again.
-fn respell(head: &mut [u8], names: &[&str], more: &[Box<str>]) -> Option<usize> {
+fn respell(head: &mut [u8], names: &[&str], more: &More) -> Option<usize> {
     let mut at = line_end(head)?;
+    let mut came = more.came.search();
     loop {
         let line = &mut head[at..];
         let length = line_end(line)?;
@@ -160,7 +187,9 @@ fn respell(head: &mut [u8], names: &[&str], more: &[Box<str>]) -> Option<usize> 
             return Some(at);
         }
         if let Some(colon) = memchr::memchr(b':', line) {
-            respell_name(&mut line[..colon], names, more);
+            let name = &mut line[..colon];
+            let came = came.find(name);
+            respell_name(name, came, &more.set, names);
         }
     }
 }
@@ -170,11 +199,17 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     memchr::memchr(b'\n', bytes).map(|at| at + 1)
 }
 
-fn respell_name(name: &mut [u8], names: &[&str], more: &[Box<str>]) {
-    let mut all = more.iter().map(|name| &**name).chain(names.iter().copied());
-    let Some(spelling) = all.find(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { return };
-    if HANDSHAKE.contains(&spelling) || !name.iter().any(u8::is_ascii_uppercase) {
-        name.copy_from_slice(spelling.as_bytes());
+fn respell_name(name: &mut [u8], came: Option<&[u8]>, set: &[Box<str>], names: &[&str]) {
+    let as_it_came = came.filter(|came| came.iter().any(u8::is_ascii_uppercase));
+    let mut ours = set.iter().map(|name| &**name).chain(names.iter().copied()).map(str::as_bytes);
+    let Some(ours) = ours.find(|ours| ours.eq_ignore_ascii_case(name)) else {
+        as_it_came.into_iter().for_each(|came| name.copy_from_slice(came));
+        return;
+    };
+    if HANDSHAKE.iter().any(|handshake| handshake.as_bytes() == ours) {
+        name.copy_from_slice(ours);
+    } else if !name.iter().any(u8::is_ascii_uppercase) {
+        name.copy_from_slice(as_it_came.unwrap_or(ours));
     }
 }
 

@@ -133,7 +133,8 @@ fn heads_cross_with_their_spelling_and_bytes_behind_them_are_kept() {
     local(async {
         let backend = Backend::new(concat!(
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nconnection: Upgrade, x-hop\r\n",
-            "X-Hop: 1\r\nsec-websocket-accept: ACCEPT\r\nX-oDD: 2\r\nDate: today\r\n\r\nfirst words"
+            "X-Hop: 1\r\nsec-websocket-accept: ACCEPT\r\nX-oDD: 2\r\nX-Twice: 1\r\nDate: today\r\n",
+            "x-twice: 2\r\nX-TWICE: 3\r\n\r\nfirst words"
         ))
         .await;
         let gate = gate(backend.address, |_| {});
@@ -143,7 +144,8 @@ fn heads_cross_with_their_spelling_and_bytes_behind_them_are_kept() {
         assert_eq!(
             head_of(&mut client).await,
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nX-oDD: 2\r\nDate: today\r\n\r\n"
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nX-oDD: 2\r\nX-Twice: 1\r\nx-twice: 2\r\nX-TWICE: 3\r\n\
+             Date: today\r\n\r\n"
         );
         assert_eq!(opening.downstream.early, b"early");
         assert_eq!(opening.upstream.early, b"first words");

@@ -1,7 +1,8 @@
 //! Where the bodies of a connection's requests end, by two readings, so that no two ends of a path ever disagree.
+use crate::handshake::names::{Names, Record};
 use std::{
-    cell::Cell,
-    io,
+    cell::{Cell, RefCell},
+    io, mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -9,7 +10,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// As much of a header line as is kept: room for its name, and for the digits of a length.
-const KEPT: usize = 64;
+const KEPT: usize = 128;
+
+/// Heads whose names are kept until they are asked for: what comes behind the head of a session is no head.
+const KEPT_HEADS: usize = 4;
 
 /// What a request that cannot be framed in one way only is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub(crate) struct Watch {
     /// Heads read so far.
     heads: Cell<u32>,
     ambiguous: Cell<Option<u32>>,
+    /// Of heads that were read, and not asked for yet.
+    names: RefCell<Vec<(u32, Names)>>,
 }
 
 impl Watch {
@@ -46,6 +52,15 @@ impl Watch {
         } else {
             (request > self.heads.get()).then_some(Ambiguity::Unclear)
         }
+    }
+
+    /// The header names of the request of this number, once; those of earlier ones are forgotten. None if too many heads came
+    /// together.
+    pub(crate) fn names(&self, request: u32) -> Option<Names> {
+        let mut kept = self.names.borrow_mut();
+        kept.retain(|(number, _)| *number >= request);
+        let place = kept.iter().position(|(number, _)| *number == request)?;
+        Some(kept.swap_remove(place).1)
     }
 }
 
@@ -66,6 +81,8 @@ struct Head {
     begun: bool,
     encoded: bool,
     length: Option<Length>,
+    /// Of its headers.
+    names: Record,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +154,9 @@ impl Head {
                 let whole = self.line.len() < KEPT;
                 self.length = Some(length(digits).filter(|_| whole).map_or(Length::Unclear, Length::Known));
             }
+            if let Some(colon) = memchr::memchr(b':', &self.line) {
+                self.names.note(&self.line[..colon]);
+            }
         }
         self.begun = true;
         self.line.clear();
@@ -144,9 +164,13 @@ impl Head {
     }
 
     /// What follows this head.
-    fn end(&self, told: &Watch) -> Reading {
+    fn end(&mut self, told: &Watch) -> Reading {
         let number = told.heads.get().saturating_add(1);
         told.heads.set(number);
+        let mut names = told.names.borrow_mut();
+        if names.len() < KEPT_HEADS {
+            names.push((number, mem::take(&mut self.names).names()));
+        }
         match (self.encoded, self.length) {
             (true, Some(_)) => {
                 told.ambiguous.set(Some(number));
@@ -245,6 +269,25 @@ mod tests {
             "Content-Length: +5\r\nTransfer-Encoding: x\r\n",
         ] {
             assert_eq!(watched(&format!("{get}POST / HTTP/1.1\r\n{lines}\r\n0\r\n\r\n{get}")), (2, Some(2)), "{lines}");
+        }
+    }
+
+    #[test]
+    fn names_are_kept_as_they_came_until_they_are_taken() {
+        for piece in [1, 7, usize::MAX] {
+            let (mut reading, told) = (Reading::Head(Head::default()), Watch::default());
+            let mut take = |bytes: &str| bytes.as_bytes().chunks(piece).for_each(|piece| reading.take(piece, &told));
+            take("GET /a:b HTTP/1.1\r\nHOST: a:1\r\nx-Odd:\r\n\r\n");
+            take("\u{1}frames\nthat: came\n\nearly");
+            let mut expected = Record::default();
+            [&b"HOST"[..], b"x-Odd"].into_iter().for_each(|name| expected.note(name));
+            assert_eq!(told.names(1), Some(expected.names()));
+            assert_eq!(told.names(1), None);
+            take("\nX-Two: 1\n\nGET / HTTP/1.1\nX-Three: 1\n\n");
+            let mut expected = Record::default();
+            expected.note(b"X-Three");
+            assert_eq!(told.names(4), Some(expected.names()));
+            assert!(told.names.borrow().is_empty(), "those of earlier heads are forgotten");
         }
     }
 

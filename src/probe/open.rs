@@ -206,13 +206,16 @@ impl Dialer {
 
     fn no_answer(&self, error: &HandshakeError) -> OpenFailure {
         let advice = match error {
-            HandshakeError::Http { .. } if !self.target.tls() => {
+            HandshakeError::Http { .. } | HandshakeError::Io { .. } if !self.target.tls() => {
                 "what listens there may speak TLS (try wss://) or no HTTP at all"
             }
             HandshakeError::Bad { cause } if cause.starts_with("it answered") => {
                 "an ordinary web page answers: is the path right, and does every proxy in front pass Upgrade and Connection on?"
             }
-            HandshakeError::Http { .. } | HandshakeError::Bad { .. } | HandshakeError::Request { .. } => "",
+            HandshakeError::Http { .. }
+            | HandshakeError::Io { .. }
+            | HandshakeError::Bad { .. }
+            | HandshakeError::Request { .. } => "",
         };
         OpenFailure::Handshake { cause: error.to_string(), advice }
     }

@@ -1,40 +1,27 @@
 //! The opening handshake with a backend: we are the client (RFC 6455 section 4.1).
-use super::{Backend, BackendAddress, verify::verify};
-use crate::{handshake::spelling::Spelled, route::HostHeader, transport::Stream};
-use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{
-        CONNECTION, HOST, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-        UPGRADE,
-    },
-    request::Parts,
+use super::{
+    asking::Asking,
+    switching::{Answer, read},
+    verify::verify,
 };
+use crate::transport::Stream;
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Request, Response};
 use http_body_util::Empty;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use std::{future::poll_fn, pin::pin, sync::Arc};
-use tungstenite::handshake::client::generate_key;
+use std::{
+    future::{Future, poll_fn},
+    io, mem,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// The least that hyper takes as its largest buffer.
 pub(crate) const LEAST_BUFFER: usize = 8 * 1024;
-
-/// Names that the gateway writes where its own `Host` stands.
-const NAMES_AND_HOST: &[&str] = &[
-    "Host",
-    "Connection",
-    "Upgrade",
-    "Sec-WebSocket-Key",
-    "Sec-WebSocket-Version",
-    "X-Forwarded-For",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Host",
-    "Forwarded",
-    "X-Real-IP",
-    "X-Request-Id",
-];
-/// And where the client's `Host` crosses.
-const NAMES: &[&str] = NAMES_AND_HOST.split_at(1).1;
+/// Room for a usual answer, and by how much it grows.
+const USUAL: usize = 1024;
 
 /// Why a handshake came to no answer that could pass.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +29,8 @@ pub(crate) enum HandshakeError {
     /// The connection ended, or what came was no HTTP.
     #[error("{}", told(source))]
     Http { source: hyper::Error },
+    #[error("the connection broke: {source}")]
+    Io { source: io::Error },
     /// The answer must not pass (RFC 6455 section 4.1, or a 2xx).
     #[error("bad handshake: {cause}")]
     Bad { cause: String },
@@ -55,83 +44,92 @@ pub(crate) enum Shaken {
     Refused(Response<Incoming>),
 }
 
-/// A request as it goes to one backend.
-pub(crate) struct Asking {
-    request: Request<Empty<Bytes>>,
-    names: &'static [&'static str],
-    /// Names that the route writes.
-    more: Arc<[Box<str>]>,
-    key: String,
-    /// What the answer may choose from.
-    offered: HeaderMap,
-}
-
-impl Asking {
-    /// Has header names written so, too.
-    pub(crate) fn spelled(self, more: &Arc<[Box<str>]>) -> Self {
-        Self { more: Arc::clone(more), ..self }
-    }
-}
-
-/// Makes the request for one backend out of what crosses from the client.
+/// Asks over a fresh stream. `header` bounds the head of the answer, in bytes. Dropping the future closes the stream.
 ///
-/// # Errors
-/// The base path and the request's path make no valid path together.
-pub(crate) fn request(backend: &Backend, mut head: Parts, host: HostHeader) -> Result<Asking, HandshakeError> {
-    let key = generate_key();
-    let headers = &mut head.headers;
-    let (host, names) = match (host, headers.get(HOST)) {
-        (HostHeader::Client, Some(_)) => (None, NAMES),
-        (HostHeader::Client, None) | (HostHeader::Upstream, _) => (Some(backend.host()), NAMES_AND_HOST),
-    };
-    if let Some(host) = host {
-        headers.insert(HOST, host);
-    }
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).expect("base64 is a header value"));
-    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    let offered = offers(headers);
-    head.uri = path(backend.base_path(), &head.uri).map_err(|source| HandshakeError::Request { source })?;
-    head.method = Method::GET;
-    head.version = Version::HTTP_11;
-    Ok(Asking { request: Request::from_parts(head, Empty::new()), names, more: Arc::default(), key, offered })
-}
-
-/// The headers in which an answer may choose.
-fn offers(headers: &HeaderMap) -> HeaderMap {
-    let mut offers = HeaderMap::new();
-    for name in [SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS] {
-        for value in headers.get_all(&name) {
-            offers.append(name.clone(), value.clone());
+/// A 101 is all that most backends ever say: its head is read here, with the parser that hyper has too, and whatever else
+/// comes is left to hyper.
+pub(crate) async fn shake(mut stream: Stream, asking: Asking, header: usize) -> Result<Shaken, HandshakeError> {
+    let failed = |source| HandshakeError::Io { source };
+    let request = asking.written();
+    let (mut saying, mut answer) = (Saying::Now(&request), Vec::new());
+    loop {
+        let known = answer.len();
+        answer.reserve(USUAL);
+        // One that does not take the whole of a large request may have answered all the same.
+        let read_some = poll_fn(|cx| {
+            saying.go_on(&mut stream, cx);
+            pin!(stream.read_buf(&mut answer)).poll(cx)
+        });
+        let ended = match (read_some.await, &mut saying) {
+            (Err(error), _) => return Err(failed(error)),
+            (Ok(0), Saying::Failed(error)) => {
+                return Err(failed(mem::replace(error, io::ErrorKind::BrokenPipe.into())));
+            }
+            (Ok(length), _) => length == 0,
+        };
+        answer = match read(answer, known, header) {
+            Answer::Incomplete(answer) if !ended => answer,
+            Answer::Incomplete(answer) => return shake_by_hyper(stream, answer.into(), &asking, header).await,
+            Answer::Other(answer) => return shake_by_hyper(stream, answer, &asking, header).await,
+            Answer::Switching { head, early } => {
+                if !matches!(saying, Saying::Done) {
+                    let cause = "it answered 101 before it had the whole request".to_owned();
+                    return Err(HandshakeError::Bad { cause });
+                }
+                verified(&head.headers, &asking)?;
+                return Ok(Shaken::Accepted { stream, early: early.to_vec(), head });
+            }
         }
     }
-    offers
 }
 
-/// The backend's base path before the request's path and query; `/` asks for the base path as it is written.
-pub(super) fn path(base: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
-    let asked = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    match (base.trim_end_matches('/'), asked.strip_prefix('/')) {
-        ("", _) if uri.path_and_query().is_some() && uri.scheme().is_none() => Ok(uri.clone()),
-        ("", _) => asked.parse(),
-        (_, Some(query)) if query.is_empty() || query.starts_with('?') => format!("{base}{query}").parse(),
-        (base, _) => format!("{base}{asked}").parse(),
+/// A request on its way.
+enum Saying<'a> {
+    Now(&'a [u8]),
+    Done,
+    /// Nothing more can be written; an answer may have come before.
+    Failed(io::Error),
+}
+
+impl Saying<'_> {
+    /// Says what the stream takes.
+    fn go_on(&mut self, stream: &mut Stream, cx: &mut Context<'_>) {
+        while let Self::Now(rest) = self {
+            let said = if rest.is_empty() {
+                Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| None)
+            } else {
+                Pin::new(&mut *stream).poll_write(cx, rest).map_ok(Some)
+            };
+            match said {
+                Poll::Pending => return,
+                Poll::Ready(Ok(Some(0))) => *self = Self::Failed(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(Some(length))) => *rest = &rest[length..],
+                Poll::Ready(Ok(None)) => *self = Self::Done,
+                Poll::Ready(Err(error)) => *self = Self::Failed(error),
+            }
+        }
     }
 }
 
-/// Asks over a fresh stream. Dropping the future closes the stream.
-pub(crate) async fn shake(stream: Stream, asking: Asking, header: usize) -> Result<Shaken, HandshakeError> {
-    let Asking { request, names, more, key, offered } = asking;
-    let (io, speller) = Spelled::new(stream, names);
-    speller.arm_with(more);
+fn verified(answer: &HeaderMap, asking: &Asking) -> Result<(), HandshakeError> {
+    verify(answer, &asking.key, &asking.offered).map_err(|cause| HandshakeError::Bad { cause })
+}
+
+/// What hyper makes of an answer, of which something was `read` already. The request was sent.
+pub(super) async fn shake_by_hyper(
+    stream: Stream,
+    read: Bytes,
+    asking: &Asking,
+    header: usize,
+) -> Result<Shaken, HandshakeError> {
     let failed = |source| HandshakeError::Http { source };
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = asking.target.clone();
     let (mut sender, mut connection) = http1::Builder::new()
         .preserve_header_case(true)
-        .writev(false)
         .max_header_size(header)
         .max_buf_size(header.max(LEAST_BUFFER))
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(io))
+        .handshake(TokioIo::new(Asked { stream, read, again: Again::NotYet(None) }))
         .await
         .map_err(failed)?;
     let mut response = pin!(sender.send_request(request));
@@ -150,13 +148,61 @@ pub(crate) async fn shake(stream: Stream, asking: Asking, header: usize) -> Resu
         None => poll_fn(|cx| connection.poll_without_shutdown(cx)).await,
     }
     .map_err(failed)?;
-    verify(response.headers(), &key, &offered).map_err(|cause| HandshakeError::Bad { cause })?;
+    verified(response.headers(), asking)?;
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner().into_inner();
-    Ok(Shaken::Accepted { stream, early: parts.read_buf.to_vec(), head: response.into_parts().0 })
+    let Asked { stream, read, .. } = parts.io.into_inner();
+    Ok(Shaken::Accepted { stream, early: [parts.read_buf, read].concat(), head: response.into_parts().0 })
 }
 
-type Connection = http1::Connection<TokioIo<Spelled<Stream>>, Empty<Bytes>>;
+/// A stream on which a request was sent, and some of its answer read, for a client that asks the same once more: what it writes,
+/// which is nothing but that request, is dropped, and only then it gets the answer.
+struct Asked {
+    stream: Stream,
+    read: Bytes,
+    again: Again,
+}
+
+/// Whether the request was written once more.
+enum Again {
+    NotYet(Option<Waker>),
+    Written,
+}
+
+impl AsyncRead for Asked {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, read, again } = self.get_mut();
+        if let Again::NotYet(waker) = again {
+            *waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if read.is_empty() {
+            return Pin::new(stream).poll_read(cx, buf);
+        }
+        let length = read.len().min(buf.remaining());
+        buf.put_slice(&read[..length]);
+        read.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Asked {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Again::NotYet(Some(waker)) = mem::replace(&mut self.get_mut().again, Again::Written) {
+            waker.wake();
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+type Connection = http1::Connection<TokioIo<Asked>, Empty<Bytes>>;
 
 /// Passes a refusal on; its body streams in a task that ends with the response.
 fn refused(response: Response<Incoming>, connection: Option<Connection>) -> Result<Shaken, HandshakeError> {
@@ -188,44 +234,4 @@ pub(crate) fn told(error: &hyper::Error) -> String {
     }
     let source = std::error::Error::source(error);
     source.map_or_else(|| error.to_string(), |source| format!("the connection broke: {source}"))
-}
-
-impl Backend {
-    /// Its base path; `/` if it has none.
-    pub(super) fn base_path(&self) -> &str {
-        match &self.address {
-            BackendAddress::Tcp { path, .. } | BackendAddress::Service { path, .. } => path,
-            BackendAddress::Unix(_) | BackendAddress::Echo => "/",
-        }
-    }
-
-    /// The `Host` it knows itself by; `localhost` where it has no name (RFC 9110 section 7.2 wants one).
-    pub(super) fn host(&self) -> HeaderValue {
-        let host = match &self.address {
-            BackendAddress::Tcp { .. } | BackendAddress::Service { .. } => self.address.authority(),
-            BackendAddress::Unix(_) | BackendAddress::Echo => "localhost".to_owned(),
-        };
-        HeaderValue::from_str(&host).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_base_path_comes_first() {
-        for (base, asked, sent) in [
-            ("/", "/chat?room=1", "/chat?room=1"),
-            ("/", "/", "/"),
-            ("/api", "/chat", "/api/chat"),
-            ("/api/", "/chat?x", "/api/chat?x"),
-            ("/api", "/", "/api"),
-            ("/api/", "/?x", "/api/?x"),
-            ("/api", "//a", "/api//a"),
-        ] {
-            assert_eq!(path(base, &asked.parse().unwrap()).unwrap().to_string(), sent);
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Pools of backends: which one a session goes to, and the dial.
 mod affinity;
 mod announcement;
+mod asking;
 mod backend;
 mod balance;
 pub mod check;
@@ -20,6 +21,7 @@ pub mod probe;
 mod reach;
 mod reports;
 mod resolve;
+pub(crate) mod switching;
 mod tcp;
 mod tls;
 mod verify;
@@ -31,11 +33,12 @@ pub(crate) use tcp::tests::unheard;
 
 pub use affinity::{Affinity, is_secure};
 pub use announcement::{Ends, ProxyVersion};
+pub(crate) use asking::{Asking, request};
 pub use backend::{Backend, Lease, Terms};
 pub use check::{CheckConfig, CheckKind};
 pub(crate) use connect::{DialError, connect_unix, secured};
 pub use dials::{DialConfig, IdentityFiles, Resolve};
-pub(crate) use handshake::{Asking, HandshakeError, LEAST_BUFFER, Shaken, request, shake, told};
+pub(crate) use handshake::{HandshakeError, LEAST_BUFFER, Shaken, shake, told};
 pub use health::Cause;
 pub use members::Refreshed;
 pub use pool::{Accepted, Answer, OpenError, Refused, Upstream, UpstreamRequest};

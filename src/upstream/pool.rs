@@ -1,11 +1,12 @@
 //! A pool at run time: opens a stream to one of its backends, failing over to the next.
 use super::{
     Affinity, Backend, BackendAddress, Ends, Lease, ServerConfig, UpstreamConfig, UpstreamTlsError,
+    asking::request,
     choose::{Asking, Burden, Chooser, Patience},
     connect::{DialError, Dialer, Dialled, backstop},
     dials::{Resolve, Retries},
     dns::Dns,
-    handshake::{HandshakeError, Shaken, request, shake},
+    handshake::{HandshakeError, Shaken, shake},
     members::Members,
     resolve::Resolver,
     seconds,
@@ -47,8 +48,8 @@ impl std::fmt::Debug for Upstream {
 #[derive(Debug)]
 pub struct UpstreamRequest<'a> {
     /// Method GET; the URI is path and query as the backend shall see them, without its base path; the headers are all
-    /// that cross from the client or are set for it, `Host` before the others. The extensions are those of the client's request: in them hyper
-    /// keeps the case of its header names, and there stand the [`Ends`](super::Ends) of the connection, if the client has an address and the pool wants them told. The headers of the handshake itself are set here.
+    /// that cross from the client or are set for it, `Host` before the others. The extensions are those of the client's request: in them
+    /// stand its header names as they came, and the [`Ends`](super::Ends) of the connection, if the client has an address and the pool wants them told. The headers of the handshake itself are set here.
     pub head: Parts,
     pub options: &'a RouteOptions,
     pub host_header: HostHeader,
@@ -139,7 +140,7 @@ impl Failure {
         match self {
             Self::Dial(error) => error.is_ours(),
             Self::Handshake(HandshakeError::Request { .. }) => true,
-            Self::Handshake(HandshakeError::Http { .. } | HandshakeError::Bad { .. })
+            Self::Handshake(HandshakeError::Http { .. } | HandshakeError::Io { .. } | HandshakeError::Bad { .. })
             | Self::Timeout(_)
             | Self::Answered(_)
             | Self::Queue { .. }

@@ -1,8 +1,9 @@
 //! Asks one backend for a sign of life: dial, handshake, one ping (`pulsegate check --connect`).
 use super::{
     Backend, CheckConfig, CheckKind, Upstream,
+    asking::request,
     connect::Dialled,
-    handshake::{HandshakeError, Shaken, request, shake},
+    handshake::{HandshakeError, Shaken, shake},
     seconds,
 };
 use crate::{route::HostHeader, transport::Stream};
@@ -141,7 +142,9 @@ async fn handshake(backend: &Backend, stream: Stream, check: &CheckConfig) -> Re
             unwell: response.status().is_server_error(),
         }),
         Err(error @ HandshakeError::Bad { .. }) => Ok(Shook::Head { cause: error.to_string(), unwell: false }),
-        Err(error @ (HandshakeError::Http { .. } | HandshakeError::Request { .. })) => Err(error.to_string()),
+        Err(error @ (HandshakeError::Http { .. } | HandshakeError::Io { .. } | HandshakeError::Request { .. })) => {
+            Err(error.to_string())
+        }
     }
 }
 

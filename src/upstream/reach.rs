@@ -1,9 +1,9 @@
 //! A connection to a backend for plain HTTP: one that is kept, or a new one.
 use super::{
     Affinity, Backend, Ends, OpenError, Upstream,
+    asking::path,
     choose::{Asking, Burden, Patience},
     connect::Dialled,
-    handshake::path,
     pool::Failure,
 };
 use crate::{

@@ -133,7 +133,12 @@ fn a_session_may_follow_on_the_connection_of_a_plain_request() {
             head(&mut raw).unwrap();
             raw.send(OK.as_bytes());
             head(&mut raw);
-        } else if let Ok(mut peer) = tungstenite::accept(stream) {
+        } else {
+            let mut room = [0; 2048];
+            let length = raw.0.peek(&mut room).unwrap();
+            let asked = String::from_utf8_lossy(&room[..length]);
+            assert!(asked.contains("\r\nX-oDD: 1\r\n"), "names keep their spelling: {asked}");
+            let mut peer = tungstenite::accept(stream).unwrap();
             let message = peer.read().unwrap();
             peer.send(message).unwrap();
             let _ = peer.read();
@@ -143,7 +148,7 @@ fn a_session_may_follow_on_the_connection_of_a_plain_request() {
     let mut client = Raw::connect(gateway.address());
     client.send(GET.as_bytes());
     answer(&mut client, 2);
-    client.send(request("/session", "").as_bytes());
+    client.send(request("/session", "X-oDD: 1\r\n").as_bytes());
     assert_eq!(status(&client.head()), 101);
     client.send(&super::harness::frame(0x81, true, b"hello"));
     assert_eq!(&client.receive::<7>(), b"\x81\x05hello");

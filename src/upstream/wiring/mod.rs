@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{
+    http::framing::Watched,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
     relay::{CloseCodes, PerSide, Pings, RelayConfig, RelayTimeouts, Utf8},
     route::{Compression, HostHeader, RouteOptions},
@@ -150,9 +151,10 @@ fn dead() -> SocketAddr {
 const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: ACCEPT\r\nX-Served-BY: one\r\n\r\n\u{1}early";
 
-/// The head that hyper's server makes of a client's bytes, case of names included.
+/// The head that hyper's server makes of a client's bytes, and the names as they came.
 async fn received(bytes: &str) -> Parts {
     let (mut client, server) = tokio::io::duplex(4096);
+    let (server, watch) = Watched::new(server);
     client.write_all(bytes.as_bytes()).await.unwrap();
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let sender = Cell::new(Some(sender));
@@ -160,10 +162,11 @@ async fn received(bytes: &str) -> Parts {
         sender.take().unwrap().send(request.into_parts().0).ok();
         std::future::pending::<Result<http::Response<http_body_util::Empty<bytes::Bytes>>, Infallible>>()
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .preserve_header_case(true)
-        .serve_connection(hyper_util::rt::TokioIo::new(server), service);
-    tokio::select! { head = receiver => head.unwrap(), _ = connection => panic!("ended") }
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
+    let mut head = tokio::select! { head = receiver => head.unwrap(), _ = connection => panic!("ended") };
+    head.extensions.insert(watch.names(1).unwrap());
+    head
 }
 
 /// The head that a backend sees of a client's bytes.
@@ -452,6 +455,7 @@ async fn no_task_left() {
     }
 }
 
+mod answers;
 mod dials;
 mod log;
 mod other;
