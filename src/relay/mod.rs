@@ -85,12 +85,12 @@ impl Relay {
     /// Time since the last byte of this leg's peer.
     #[must_use]
     pub fn silence(&self, side: Side, now: Instant) -> Duration {
-        self.clock.moment(now) - self.legs[side].heartbeat.heard()
+        self.silence_at(side, self.clock.moment(now))
     }
 
     /// The same on the relay's clock.
     #[must_use]
-    pub fn silence_before(&self, side: Side, now: Moment) -> Duration {
+    pub fn silence_at(&self, side: Side, now: Moment) -> Duration {
         now - self.legs[side].heartbeat.heard()
     }
 

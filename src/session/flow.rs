@@ -93,7 +93,7 @@ impl Session {
             Poll::Ready(Ok(length)) => {
                 if length > LITTLE {
                     leg.monologue.end();
-                } else if leg.monologue.heard(|| self.relay.silence_before(side, now.moment)) {
+                } else if leg.monologue.heard(|| self.relay.silence_at(side, now.moment)) {
                     transport.acknowledge_later();
                 }
                 let little = length <= LITTLE && leg.appetite == Appetite::Calm;

@@ -60,13 +60,10 @@ pub(crate) async fn shake(mut stream: Stream, asking: Asking, header: usize) -> 
             saying.go_on(&mut stream, cx);
             pin!(stream.read_buf(&mut answer)).poll(cx)
         });
-        let ended = match (read_some.await, &mut saying) {
-            (Err(error), _) => return Err(failed(error)),
-            (Ok(0), Saying::Failed(error)) => {
-                return Err(failed(mem::replace(error, io::ErrorKind::BrokenPipe.into())));
-            }
-            (Ok(length), _) => length == 0,
-        };
+        let ended = read_some.await.map_err(failed)? == 0;
+        if ended && let Saying::Failed(error) = saying {
+            return Err(failed(error));
+        }
         answer = match read(answer, known, header) {
             Answer::Incomplete(answer) if !ended => answer,
             Answer::Incomplete(answer) => return shake_by_hyper(stream, answer.into(), &asking, header).await,

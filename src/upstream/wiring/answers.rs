@@ -97,6 +97,43 @@ proptest! {
 }
 
 #[test]
+fn a_backend_that_breaks_the_connection_is_told_of_so() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = pool(vec![ws(listener.local_addr().unwrap())], None);
+        let backend = async {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            head_of(&mut tcp).await;
+            socket2::SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap();
+        };
+        let (answer, ()) = tokio::join!(open(&upstream, plain()), backend);
+        let error = error(answer);
+        assert_eq!(error.status, StatusCode::BAD_GATEWAY);
+        assert!(error.cause.contains("the connection broke: Connection reset"), "{}", error.cause);
+    });
+}
+
+/// It says why before it has read all that it is asked, and reads no more.
+#[test]
+fn a_refusal_passes_before_the_whole_request_was_taken() {
+    local(async {
+        let mut head = plain();
+        head.headers.insert("x-long", "x".repeat(2000).parse().unwrap());
+        let address = Backend::new("pool", BackendAddress::Echo);
+        for answer in ["HTTP/1.1 431 Too Large\r\nContent-Length: 0\r\n\r\n", GOOD] {
+            let asking = asking::request(&address, head.clone(), HostHeader::Client).unwrap();
+            let (ours, mut backend) = tokio::io::duplex(256);
+            backend.write_all(answer.as_bytes()).await.unwrap();
+            match shake(Stream::Plain(Socket::Memory(ours)), asking, MOST).await {
+                Ok(Shaken::Refused(response)) => assert_eq!(response.status(), 431),
+                Ok(Shaken::Accepted { .. }) => panic!("it cannot know the key"),
+                Err(error) => assert!(error.to_string().contains("before it had the whole request"), "{error}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn an_answer_is_read_however_slowly_it_comes() {
     local(async {
         let answer = GOOD.replace("ACCEPT", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{
-    http::framing::Watched,
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind, Liveness},
     relay::{CloseCodes, PerSide, Pings, RelayConfig, RelayTimeouts, Utf8},
     route::{Compression, HostHeader, RouteOptions},
@@ -10,7 +9,7 @@ use crate::{
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, StatusCode, request::Parts};
 use http_body_util::BodyExt;
-use std::{cell::Cell, convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
@@ -150,100 +149,6 @@ fn dead() -> SocketAddr {
 
 const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: ACCEPT\r\nX-Served-BY: one\r\n\r\n\u{1}early";
-
-/// The head that hyper's server makes of a client's bytes, and the names as they came.
-async fn received(bytes: &str) -> Parts {
-    let (mut client, server) = tokio::io::duplex(4096);
-    let (server, watch) = Watched::new(server);
-    client.write_all(bytes.as_bytes()).await.unwrap();
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let sender = Cell::new(Some(sender));
-    let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| {
-        sender.take().unwrap().send(request.into_parts().0).ok();
-        std::future::pending::<Result<http::Response<http_body_util::Empty<bytes::Bytes>>, Infallible>>()
-    });
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
-    let mut head = tokio::select! { head = receiver => head.unwrap(), _ = connection => panic!("ended") };
-    head.extensions.insert(watch.names(1).unwrap());
-    head
-}
-
-/// The head that a backend sees of a client's bytes.
-async fn sent(bytes: &str, prepare: impl FnOnce(&mut Parts), host_header: HostHeader) -> (String, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let upstream = pool(vec![ws(address)], None);
-    let mut head = received(bytes).await;
-    prepare(&mut head);
-    let options = options(SOON);
-    let open = upstream.open(UpstreamRequest { head, options: &options, host_header, affinity: Affinity::default() });
-    let backend = async {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        head_of(&mut tcp).await
-    };
-    tokio::select! { head = backend => (head, address), _ = open => panic!("nobody answered") }
-}
-
-/// The lines of a head without the key's value, sorted but for the first.
-fn lines(head: &str) -> Vec<String> {
-    let mut lines: Vec<String> = head.trim_end().lines().map(str::to_owned).collect();
-    for line in &mut lines {
-        if line.to_ascii_lowercase().starts_with("sec-websocket-key: ") {
-            assert_eq!(line.split_off(19).len(), 24);
-        }
-    }
-    lines[1..].sort();
-    lines
-}
-
-#[test]
-fn names_keep_the_clients_case_and_ours_are_spelled_as_in_the_rfc() {
-    local(async {
-        let client = "GET /chat?a=%2f HTTP/1.1\r\nHOST: chat.example.com\r\nCONNECTION: Upgrade\r\nupgrade: websocket\r\n\
-            Sec-Websocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\nORIGIN: https://a\r\n\
-            sec-websocket-protocol: a\r\nSEC-WebSocket-Extensions: permessage-deflate\r\nX-request-ID: 7\r\nx-Own: 1\r\n\r\n";
-        let set = |head: &mut Parts| {
-            head.headers.insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
-            head.headers.insert("x-real-ip", "192.0.2.1".parse().unwrap());
-        };
-        let (head, _) = sent(client, set, HostHeader::Client).await;
-        assert_eq!(
-            lines(&head),
-            [
-                "GET /chat?a=%2f HTTP/1.1",
-                "Connection: Upgrade",
-                "HOST: chat.example.com",
-                "ORIGIN: https://a",
-                "SEC-WebSocket-Extensions: permessage-deflate",
-                "Sec-WebSocket-Key: ",
-                "Sec-WebSocket-Version: 13",
-                "Upgrade: websocket",
-                "X-Forwarded-For: 192.0.2.1",
-                "X-Real-IP: 192.0.2.1",
-                "X-request-ID: 7",
-                "sec-websocket-protocol: a",
-                "x-Own: 1",
-            ]
-        );
-    });
-}
-
-#[test]
-fn a_lower_case_client_keeps_its_host_and_a_backend_can_have_its_own() {
-    local(async {
-        let client = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-            sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\norigin: null\r\n\r\n";
-        let ours = ["Connection: Upgrade", "Sec-WebSocket-Key: ", "Sec-WebSocket-Version: 13", "Upgrade: websocket"];
-        let (head, _) = sent(client, |_| {}, HostHeader::Client).await;
-        let got = lines(&head);
-        assert_eq!(got, [&["GET / HTTP/1.1"], &ours[..], &["host: a", "origin: null"]].concat());
-        assert!(head.starts_with("GET / HTTP/1.1\r\nhost: a\r\n"), "Host comes first: {head}");
-        let (head, address) = sent(client, |_| {}, HostHeader::Upstream).await;
-        assert!(head.contains(&format!("\r\nHost: {address}\r\n")), "{head}");
-        assert!(!head.contains("host: a"), "{head}");
-    });
-}
 
 #[test]
 fn a_101_hands_over_the_stream_its_early_bytes_and_its_names() {
@@ -456,6 +361,7 @@ async fn no_task_left() {
 }
 
 mod answers;
+mod asked;
 mod dials;
 mod log;
 mod other;
