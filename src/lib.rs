@@ -9,10 +9,13 @@
 //! session writes. The core says where; the shell moves the payload: it is not copied, not unmasked, and no
 //! message is ever assembled.
 //!
-//! **An opening handshake, six stops.** [`listener`] accepts, for the worker that has least to do → TLS under a deadline → hyper parses, a tower stack
+//! **An opening handshake, six stops.** [`listener`] accepts, for the worker that has least to do → TLS under a deadline → its head is read, a tower stack
 //! limits → [`handshake`] makes it an upgrade request for a [`route`], or a 4xx → [`upstream`] picks a backend,
-//! dials, shakes hands, fails over → 101. The client gets its 101 only after the backend gave one. A backend's 101 is read with the
-//! parser that hyper has; every other answer is hyper's to read.
+//! dials, shakes hands, fails over → 101. The client gets its 101 only after the backend gave one.
+//!
+//! What most handshakes consist of, a first request for a session whose head comes in one piece, and a 101, is read and written here, with the
+//! parser that hyper has (`handshake/first.rs`, `upstream/handshake.rs`): hyper's connections, made for whatever HTTP may bring, cost a
+//! fourth of a handshake. Whatever else comes is hyper's, from its first byte: other requests, other answers, and how they are answered.
 //!
 //! A plain HTTP request, where a route takes such, leaves that path at its route: [`http`](mod@http) passes it to a backend over a kept
 //! connection and streams the answer back.

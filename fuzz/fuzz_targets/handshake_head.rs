@@ -19,6 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(head) = handshake::read_response(bytes) {
         handshake::response(head, b"dGhlIHNhbXBsZSBub25jZQ==");
     }
+    handshake::first(bytes, 4 * usize::from(*flags));
     handshake::answer(bytes, usize::from(*flags));
     if let Ok(text) = std::str::from_utf8(bytes) {
         handshake::lists(text);

@@ -5,6 +5,8 @@ mod admission;
 mod crowd;
 #[path = "../../src/handshake/forwarded.rs"]
 mod forwarded;
+#[path = "../../src/handshake/head.rs"]
+mod head;
 #[path = "../../src/handshake/headers.rs"]
 mod headers;
 #[path = "../../src/handshake/hops.rs"]
@@ -153,6 +155,22 @@ pub fn response(head: http::response::Parts, key: &[u8]) {
     }
     assert!(!headers.contains_key("content-length") && !headers.contains_key("transfer-encoding"));
     assert!(!deflate || headers.contains_key("sec-websocket-extensions"));
+}
+
+/// What is made of the first bytes of a client's connection.
+pub fn first(bytes: &[u8], most: usize) {
+    let Some(head::Head { request, names, length }) = head::read(&bytes.to_vec().into(), most) else { return };
+    let (head, ()) = request.into_parts();
+    let expected = read_request(bytes).expect("it is a request");
+    assert!(length <= most && bytes[..length].ends_with(b"\n"));
+    assert_eq!((&head.method, &head.uri, head.version), (&expected.method, &expected.uri, expected.version));
+    assert_eq!(format!("{:?}", head.headers), format!("{:?}", expected.headers));
+    assert!(head.headers.contains_key("upgrade"));
+    for name in ["content-length", "transfer-encoding", "expect"] {
+        assert!(!head.headers.contains_key(name), "{name} is hyper's to judge");
+    }
+    let mut search = names.search();
+    assert!(head.headers.keys().all(|name| name.as_str().len() > 255 || search.find(name.as_ref()).is_some()));
 }
 
 /// What is made of a backend's answer of which `first` bytes come before the others.

@@ -18,9 +18,9 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 /// How the serving of a connection came to an end, or to a turn.
-pub(super) enum Attended {
-    /// hyper is done with it.
-    Ended(hyper::Result<()>),
+pub(super) enum Attended<T> {
+    /// Who served it is done with it.
+    Ended(T),
     /// A deadline was not kept.
     Late,
     /// It asks for nothing, and another needs its place.
@@ -29,19 +29,30 @@ pub(super) enum Attended {
     Settled,
 }
 
+impl<T> Attended<T> {
+    pub(super) fn map<U>(self, ended: impl FnOnce(T) -> U) -> Attended<U> {
+        match self {
+            Self::Ended(how) => Attended::Ended(ended(how)),
+            Self::Late => Attended::Late,
+            Self::Shed => Attended::Shed,
+            Self::Settled => Attended::Settled,
+        }
+    }
+}
+
 /// Serves a connection by `poll` until that is done or a deadline passes, or its first plain request goes to a backend, if it is
 /// to be handed over then. `leave`, if there is such, resolves when the connection is to end with the answer under way: then
 /// `poll` is told so once.
-pub(super) async fn attend(
+pub(super) async fn attend<T>(
     visit: &Visit,
+    part: &mut Part,
     hand_over: bool,
     leave: impl Future<Output = ()>,
-    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
-) -> Attended {
+    mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<T>,
+) -> Attended<T> {
     let mut leave = pin!(leave);
     let mut left = hand_over;
     let mut alarm = pin!(sleep_until(visit.deadline().unwrap_or_else(Instant::now)));
-    let mut part = Part::of(peer_address(&visit.peer));
     poll_fn(|cx| {
         let leaves = !left && leave.as_mut().poll(cx).is_ready();
         left |= leaves;
@@ -71,12 +82,32 @@ pub(super) async fn attend(
     .await
 }
 
-/// What becomes of a connection that hyper serves no longer. `None`: no session; what was refused was logged.
-pub(super) async fn conclude(attended: Attended, visit: &Visit, stream: Stream, read_buf: &[u8]) -> Option<Opening> {
+/// How the serving of a connection ended.
+pub(super) enum Ended {
+    Well,
+    /// The client was gone.
+    Gone,
+    Badly(hyper::Error),
+}
+
+impl From<hyper::Result<()>> for Ended {
+    fn from(ended: hyper::Result<()>) -> Self {
+        ended.map_or_else(Self::Badly, |()| Self::Well)
+    }
+}
+
+/// What becomes of a connection that is served no longer; `early`: what came behind the last request. `None`: no session; what was refused was logged.
+pub(super) async fn conclude(
+    attended: Attended<Ended>,
+    visit: &Visit,
+    stream: Stream,
+    early: Vec<u8>,
+) -> Option<Opening> {
     match (attended, visit.take_upgrade()) {
-        (Attended::Ended(Ok(())), Some(upgrade)) => {
+        (Attended::Ended(Ended::Well), Some(upgrade)) => {
             upgrade.facts.meter.handshakes().accepted(upgrade.asked.elapsed());
-            return Some(opening(stream, read_buf, upgrade));
+            let Upgrade { upstream, deflate, facts, .. } = upgrade;
+            return Some(Opening { downstream: Opened { stream, early }, upstream, deflate, facts });
         }
         (_, Some(upgrade)) => {
             drop(stream);
@@ -85,8 +116,10 @@ pub(super) async fn conclude(attended: Attended, visit: &Visit, stream: Stream, 
             farewell::to_backend(upgrade).await;
         }
         (Attended::Ended(ended), None) => {
-            if let Err(error) = ended {
-                explain(&error, visit);
+            match ended {
+                Ended::Well => {}
+                Ended::Gone => gone(visit),
+                Ended::Badly(error) => explain(&error, visit),
             }
             take_leave(stream, visit).await;
         }
@@ -117,10 +150,13 @@ async fn take_leave(stream: Stream, visit: &Visit) {
     }
 }
 
-/// What came behind the request is copied out, as it would keep hyper's whole buffer alive.
-fn opening(stream: Stream, read_buf: &[u8], upgrade: Upgrade) -> Opening {
-    let Upgrade { upstream, deflate, facts, .. } = upgrade;
-    Opening { downstream: Opened { stream, early: read_buf.to_vec() }, upstream, deflate, facts }
+/// Logs that a client left.
+fn gone(visit: &Visit) {
+    if visit.busy() {
+        visit.record(HandshakeResult::ClientLeft, None, "the client left before it was answered".into());
+    } else {
+        tracing::debug!("a connection ended without a request");
+    }
 }
 
 /// Logs what hyper refused by itself.
@@ -139,11 +175,9 @@ fn explain(error: &hyper::Error, visit: &Visit) {
     } else if visit.plain.settled() {
         tracing::debug!(%error, "a connection of plain requests ended early");
         return;
-    } else if visit.busy() {
-        (HandshakeResult::ClientLeft, None, "the client left before it was answered".into())
     } else {
-        tracing::debug!(%error, "a connection ended without a request");
-        return;
+        tracing::debug!(%error, "a connection ended early");
+        return gone(visit);
     };
     visit.record(result, status, cause);
 }

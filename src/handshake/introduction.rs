@@ -18,7 +18,10 @@ const LATE: &str = "PROXY protocol: no whole header came within `timeouts.handsh
 /// Makes the one that the connection's PROXY header names its peer, if there has to be such a header. `None`: the connection
 /// is to be dropped, and that was counted and logged.
 pub(super) async fn introduced(socket: &mut Socket, mut peer: Peer, edge: &Edge) -> Option<Peer> {
-    peer.local = socket.local_address();
+    // A question to the kernel for each connection, which nobody else wants answered.
+    if edge.terms().announces {
+        peer.local = socket.local_address();
+    }
     match peer.proxy_protocol {
         ProxyProtocol::Off => return Some(peer),
         ProxyProtocol::Require => {}

@@ -5,7 +5,9 @@ mod attend;
 mod crowd;
 mod edits;
 mod farewell;
+mod first;
 mod forwarded;
+pub(crate) mod head;
 pub(crate) mod headers;
 mod hops;
 mod identity;
@@ -34,19 +36,22 @@ use crate::{
     upstream::Upstream,
 };
 use admission::Admission;
-use attend::{Attended, attend, conclude};
+use attend::{Attended, Ended, attend, conclude};
+use bytes::Bytes;
+use first::First;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use refusals::{Refusals, RefusedHandshake};
 use service::Visit;
-use silent::{GivesWay, SHED, Silent};
+use silent::{GivesWay, Part, SHED, Silent};
 use spelling::Spelled;
+use stack::StackAnswer;
 use std::{
     cell::RefCell,
     future::{Future, pending},
     io,
     net::IpAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -83,6 +88,8 @@ pub struct Terms {
     patience: Duration,
     /// Whether any route takes plain HTTP.
     plain: bool,
+    /// Whether any route's backends are told where clients connected to.
+    announces: bool,
 }
 
 impl Terms {
@@ -96,7 +103,8 @@ impl Terms {
         let longest = router.matching_order().map(|route| whole(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| whole(&defaults));
         let plain = router.matching_order().any(|route| route.config.http == PlainHttp::Proxy);
-        Arc::new(Self { defaults, trust, router, patience, plain })
+        let announces = router.matching_order().any(|route| route.upstream.announces());
+        Arc::new(Self { defaults, trust, router, patience, plain, announces })
     }
 }
 
@@ -270,11 +278,44 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival
 }
 
 /// The same, but for a connection of plain requests, which is handed over with the first of them.
-async fn begin(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) -> Received {
-    let (io, watch) = Watched::new(stream);
-    let (io, speller) = Spelled::new(io, response::SPELLINGS);
-    let visit = Visit::new(Rc::clone(edge), peer, (speller, watch), arrival);
-    let Terms { defaults: RouteOptions { header, .. }, plain, .. } = *edge.terms();
+async fn begin(mut stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) -> Received {
+    let visit = Visit::new(Rc::clone(edge), peer, arrival);
+    let mut part = Part::of(service::peer_address(&visit.peer));
+    let attended = {
+        let mut serving = pin!(first::serve(&visit, &mut stream));
+        attend(&visit, &mut part, true, pending(), |cx, _| serving.as_mut().poll(cx)).await
+    };
+    let (attended, early) = match attended {
+        // Few go that way, and it takes much room.
+        Attended::Ended(First::Left { read, answer }) => {
+            return Box::pin(by_hyper(visit, stream, part, read, answer)).await;
+        }
+        Attended::Ended(First::Told(early)) => (Attended::Ended(Ended::Well), early.to_vec()),
+        Attended::Ended(First::Gone) => (Attended::Ended(Ended::Gone), Vec::new()),
+        Attended::Late => (Attended::Late, Vec::new()),
+        Attended::Shed => (Attended::Shed, Vec::new()),
+        // No plain request comes that way.
+        Attended::Settled => (Attended::Settled, Vec::new()),
+    };
+    drop(part);
+    received(conclude(attended, &visit, stream, early).await)
+}
+
+fn received(opening: Option<Opening>) -> Received {
+    opening.map_or(Received::Nothing, Received::Session)
+}
+
+/// Serves a connection of which something was `read`, and whose first request may have its `answer`.
+async fn by_hyper(
+    visit: Rc<Visit>,
+    stream: Stream,
+    mut part: Part,
+    read: Bytes,
+    answer: Option<StackAnswer>,
+) -> Received {
+    let io = Watched::new(stream, read, visit.plain.watch());
+    let io = Spelled::new(io, response::SPELLINGS, &visit.speller);
+    let Terms { defaults: RouteOptions { header, .. }, plain, .. } = *visit.edge.terms();
     let mut connection = http1::Builder::new()
         .max_header_size(header)
         .max_buf_size(header.max(SMALLEST_BUFFER))
@@ -284,14 +325,17 @@ async fn begin(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) ->
         .writev(false)
         // Refusals get theirs from us, a 101 only its backend's.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(io), stack::stack(&visit));
-    let attended = attend(&visit, true, pending(), |cx, _| connection.poll_without_shutdown(cx)).await;
+        .serve_connection(TokioIo::new(io), stack::service(&visit, answer));
+    let attended = attend(&visit, &mut part, true, pending(), |cx, _| connection.poll_without_shutdown(cx)).await;
     if matches!(attended, Attended::Settled) {
+        drop(part);
         let going = async move {
             let mut leaving = visit.edge.leaving.subscribe();
             // The edge outlives its connections.
             let leave = async { drop(leaving.wait_for(|leaving| *leaving).await) };
-            let attended = attend(&visit, false, leave, |cx, leave| {
+            // It holds no place that it could give up.
+            let mut part = Part::of(None);
+            let attended = attend(&visit, &mut part, false, leave, |cx, leave| {
                 if leave {
                     Pin::new(&mut connection).graceful_shutdown();
                 }
@@ -299,14 +343,23 @@ async fn begin(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) ->
             })
             .await;
             let parts = connection.into_parts();
-            conclude(attended, &visit, parts.io.into_inner().into_inner().into_inner(), &parts.read_buf).await
+            finish(attended, &visit, parts.io.into_inner().into_inner(), &parts.read_buf).await
         };
         return Received::Plain(Plain(Box::pin(going)));
     }
+    drop(part);
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner().into_inner().into_inner();
-    match conclude(attended, &visit, stream, &parts.read_buf).await {
-        Some(opening) => Received::Session(opening),
-        None => Received::Nothing,
-    }
+    received(finish(attended, &visit, parts.io.into_inner().into_inner(), &parts.read_buf).await)
+}
+
+/// What becomes of a connection that hyper serves no longer. What came behind the last request is copied, as it would keep hyper's
+/// whole buffer alive.
+async fn finish(
+    attended: Attended<hyper::Result<()>>,
+    visit: &Visit,
+    io: Watched<Stream>,
+    read_buf: &[u8],
+) -> Option<Opening> {
+    let (stream, unread) = io.into_parts();
+    conclude(attended.map(Ended::from), visit, stream, [read_buf, &unread].concat()).await
 }

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 pub(super) type PlainBody = Either<Body, ResponseBody>;
 
 /// What a connection knows of the plain requests on it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PlainState {
     /// Taken with the first request that goes to a backend.
     place: RefCell<Option<Place>>,
@@ -56,16 +56,9 @@ pub(super) struct PlainState {
 }
 
 impl PlainState {
-    pub(super) fn new(watch: Rc<Watch>) -> Self {
-        Self {
-            place: RefCell::default(),
-            due: Rc::default(),
-            ledger: RefCell::default(),
-            watch,
-            requests: Cell::default(),
-            asks: Cell::default(),
-            last: Cell::default(),
-        }
+    /// What is found out about its requests' heads as they are read.
+    pub(super) fn watch(&self) -> Rc<Watch> {
+        Rc::clone(&self.watch)
     }
 
     /// Another request begins.

@@ -1,4 +1,4 @@
-//! From a request head to the handshake's answer: the tower stack, and the service at its heart.
+//! From a request head to the handshake's answer.
 use super::{
     Edge,
     access::{self, Caller, Entry},
@@ -13,7 +13,6 @@ use super::{
     words::{bounded, date, text, without_user},
 };
 use crate::{
-    http::framing::Watch,
     listener::{Health, Peer},
     metrics::{HandshakeResult, Meter},
     otel::{Arrival, Handshake},
@@ -21,10 +20,12 @@ use crate::{
     session::{ClientAddress, Facts, Opened},
     upstream::{Accepted, Affinity, Answer, OpenError, Refused, UpstreamRequest, is_secure},
 };
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONNECTION, DATE, HOST, UPGRADE, USER_AGENT},
 };
+use http_body_util::{Either, Empty};
 use hyper::body::{Body as _, Incoming};
 use std::{
     borrow::Cow,
@@ -39,6 +40,9 @@ use tokio::time::Instant;
 
 /// Requests that may be refused on one connection, so that asking in vain does not hold a slot for ever.
 const REFUSALS: u32 = 16;
+
+/// What follows a request's head; nobody reads it.
+pub(super) type Behind = Either<Empty<Bytes>, Incoming>;
 
 /// A backend has said 101, the client is being told so.
 pub(super) struct Upgrade {
@@ -99,16 +103,11 @@ pub(super) enum Phase {
 }
 
 impl Visit {
-    pub(super) fn new(
-        edge: Rc<Edge>,
-        peer: Peer,
-        (speller, watch): (Speller, Rc<Watch>),
-        arrival: Arrival,
-    ) -> Rc<Self> {
+    pub(super) fn new(edge: Rc<Edge>, peer: Peer, arrival: Arrival) -> Rc<Self> {
         let about = About { client: peer_address(&peer).into(), ..About::default() };
         let phase = Cell::new(Phase::Head(Instant::now() + edge.terms().defaults.handshake));
         let (answered, upgrade, about) = (Cell::default(), RefCell::default(), RefCell::new(about));
-        let plain = PlainState::new(watch);
+        let (speller, plain) = Default::default();
         Rc::new(Self { edge, peer, speller, plain, phase, answered, upgrade, about, arrival: Cell::new(arrival) })
     }
 
@@ -191,7 +190,8 @@ impl Visit {
         refusal.response()
     }
 
-    pub(super) fn begin(&self, request: &Request<Incoming>) {
+    /// A request begins; `names` of its headers, unless they were watched as hyper read it.
+    pub(super) fn begin<B>(&self, request: &Request<B>, names: Option<Names>) {
         self.phase.set(Phase::Answering);
         self.plain.begin();
         *self.about.borrow_mut() = About {
@@ -200,7 +200,7 @@ impl Visit {
             host: authority(request.uri(), request.headers()).ok().or_else(|| request.headers().get(HOST).cloned()),
             uri: Some(request.uri().clone()),
             trace: Handshake::begin(self.arrival.take(), request.uri().path(), request.headers()),
-            names: self.plain.names(),
+            names: names.unwrap_or_else(|| self.plain.names()),
             ..About::default()
         };
     }
@@ -221,7 +221,7 @@ impl Visit {
     }
 
     /// The heart: one request, one answer.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    pub(super) async fn answer(&self, request: Request<Behind>) -> Result<Response<Body>, Refusal> {
         let asked = Instant::now();
         if let Some(health) = self.peer.health.as_deref()
             && asks_for(health, &request)
@@ -346,7 +346,7 @@ impl Visit {
 }
 
 /// Whether a balancer asks for readiness: not a client that wants a session at that path.
-pub(super) fn asks_for(health: &Health, request: &Request<Incoming>) -> bool {
+pub(super) fn asks_for<B>(health: &Health, request: &Request<B>) -> bool {
     let plain = !request.headers().contains_key(UPGRADE);
     plain && [Method::GET, Method::HEAD].contains(request.method()) && request.uri().path() == &*health.path
 }

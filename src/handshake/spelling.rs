@@ -32,7 +32,7 @@ pub struct Spelled<T> {
 }
 
 /// Tells a [`Spelled`] that the next bytes written are a head.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Speller {
     order: Arc<Order>,
 }
@@ -69,6 +69,14 @@ impl Speller {
         self.order.armed.store(true, Ordering::Relaxed);
     }
 
+    /// Spells the names of a whole head itself, if it was told of one.
+    pub(super) fn spell(&self, head: &mut [u8], names: &[&str]) {
+        if self.order.armed.swap(false, Ordering::Relaxed) {
+            // A head that is whole has an end.
+            respell(head, names, &self.order.more.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
     /// The same, with these names, too, in this head and those that follow.
     pub fn arm_with(&self, names: Arc<[Box<str>]>) {
         self.order.more.lock().unwrap_or_else(PoisonError::into_inner).set = names;
@@ -83,11 +91,9 @@ impl Speller {
 }
 
 impl<T> Spelled<T> {
-    /// Wraps a stream; `names` are spelled as they shall be written.
-    pub fn new(io: T, names: &'static [&'static str]) -> (Self, Speller) {
-        let order = Arc::<Order>::default();
-        let speller = Speller { order: Arc::clone(&order) };
-        (Self { io, names, order, head: Vec::new(), written: 0 }, speller)
+    /// Wraps a stream; `names` are spelled as they shall be written, once `speller` says so.
+    pub fn new(io: T, names: &'static [&'static str], speller: &Speller) -> Self {
+        Self { io, names, order: Arc::clone(&speller.order), head: Vec::new(), written: 0 }
     }
 
     /// The stream itself. A head that was written whole and flushed has left.
@@ -261,7 +267,8 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let body = b"host: stays\r\n\r\nconnection: stays";
             let taken = runtime.block_on(async {
-                let (mut io, speller) = Spelled::new(Grudging { taken: Vec::new(), sizes, turn: 0 }, NAMES);
+                let speller = Speller::default();
+                let mut io = Spelled::new(Grudging { taken: Vec::new(), sizes, turn: 0 }, NAMES, &speller);
                 speller.arm();
                 let all = [HEAD, body].concat();
                 for piece in all.chunks(chunk) {
@@ -286,7 +293,8 @@ mod tests {
     #[tokio::test]
     async fn each_head_is_armed_by_itself() {
         let (ours, mut theirs) = tokio::io::duplex(4096);
-        let (mut io, speller) = Spelled::new(ours, NAMES);
+        let speller = Speller::default();
+        let mut io = Spelled::new(ours, NAMES, &speller);
         for armed in [true, false, true] {
             if armed {
                 speller.arm();

@@ -2,28 +2,36 @@
 use super::{
     plain::PlainBody,
     response::{Body, Refusal},
-    service::{Visit, peer_name},
+    service::{Behind, Visit, peer_name},
 };
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
+use std::{
+    cell::Cell,
+    future::{Future, ready},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+};
 use tower::{
-    BoxError, ServiceBuilder, ServiceExt,
+    BoxError, Service, ServiceBuilder, ServiceExt,
     limit::GlobalConcurrencyLimitLayer,
     load_shed::{LoadShedLayer, error::Overloaded},
     timeout::{TimeoutLayer, error::Elapsed},
 };
 use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer, trace::TraceLayer};
 
-pub(super) type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
+type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
 /// A body as it leaves the stack.
 pub(super) type StackBody = UnsyncBoxBody<Bytes, BoxError>;
+/// What the stack answers.
+pub(super) type StackAnswer = Result<Response<StackBody>, BoxError>;
 /// A body as it leaves the service: the stack's, or that of a plain request's answer.
 pub(super) type SentBody = Either<StackBody, PlainBody>;
 
-/// The stack through which each request of a connection goes, as hyper's service. From the outside in:
+/// The stack through which a request for a session goes. From the outside in:
 ///
 /// 1. catch-panic stands outermost, so that a bug in any layer ends one handshake with a 500, and never a worker;
 /// 2. trace next, so that its span and its latency cover refusals of the layers below, too;
@@ -35,15 +43,7 @@ pub(super) type SentBody = Either<StackBody, PlainBody>;
 /// Plain requests go past it: their answers may take hours, and have bounds of their own.
 ///
 /// None of them reaches into a session: they end with the 101, and a session's limits are its `Permit`.
-pub(super) fn stack(
-    visit: &Rc<Visit>,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = Response<SentBody>,
-    Error = BoxError,
-    Future = Answering<SentBody>,
-> + Unpin
-+ use<> {
+fn stack(visit: &Rc<Visit>) -> impl Service<Request<Behind>, Response = Response<StackBody>, Error = BoxError> + use<> {
     let panicked = {
         let visit = Rc::clone(visit);
         move |_: Box<dyn std::any::Any + Send>| visit.refuse(&Refusal::Internal)
@@ -56,7 +56,7 @@ pub(super) fn stack(
     };
     let heart = {
         let visit = Rc::clone(visit);
-        move |request: Request<Incoming>| {
+        move |request: Request<Behind>| {
             let visit = Rc::clone(&visit);
             let answer = async move {
                 let answer = visit.answer(request).await;
@@ -65,27 +65,49 @@ pub(super) fn stack(
             Box::pin(answer) as Answering<Body>
         }
     };
-    let peer = visit.peer.clone();
-    let span = move |request: &Request<Incoming>| tracing::debug_span!("handshake", peer = peer_name(&peer), method = %request.method(), path = request.uri().path());
-    let stack = ServiceBuilder::new()
+    let begun = Rc::clone(visit);
+    let span = move |request: &Request<Behind>| tracing::debug_span!("handshake", peer = peer_name(&begun.peer), method = %request.method(), path = request.uri().path());
+    ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
         .map_result(failed)
         .layer(TimeoutLayer::new(visit.edge.terms().patience))
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&visit.edge.dials)))
-        .service(tower::service_fn(heart));
-    let visit = Rc::clone(visit);
+        .service(tower::service_fn(heart))
+}
+
+/// The stack's answer to a request that has begun, as it is sent.
+pub(super) async fn answer(visit: &Rc<Visit>, request: Request<Behind>) -> StackAnswer {
+    let mut answer = stack(visit).oneshot(request).await?;
+    visit.end(&mut answer);
+    Ok(answer)
+}
+
+/// What hyper asks for the answer to each request of a connection. `first` is that to the first one, if it has been found already.
+pub(super) fn service(
+    visit: &Rc<Visit>,
+    first: Option<StackAnswer>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<SentBody>,
+    Error = BoxError,
+    Future = Answering<SentBody>,
+> + Unpin
++ use<> {
+    let (visit, first) = (Rc::clone(visit), Cell::new(first));
     hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (visit, stack) = (Rc::clone(&visit), stack.clone());
-        visit.begin(&request);
+        if let Some(answer) = first.take() {
+            return Box::pin(ready(answer.map(|answer| answer.map(Either::Left)))) as Answering<SentBody>;
+        }
+        let visit = Rc::clone(&visit);
+        visit.begin(&request, None);
         if visit.is_plain(&request) {
-            return Box::pin(async move { Ok(visit.relayed(request).await.map(Either::Right)) }) as Answering<SentBody>;
+            return Box::pin(async move { Ok(visit.relayed(request).await.map(Either::Right)) });
         }
         let answer = async move {
-            let mut answer = stack.oneshot(request).await?;
-            visit.end(&mut answer);
-            Ok(answer.map(Either::Left))
+            let answer = answer(&visit, request.map(Either::Right)).await;
+            Ok(answer?.map(Either::Left))
         };
         Box::pin(answer)
     })

@@ -1,10 +1,13 @@
 //! Opening handshakes from end to end: a client that writes raw bytes, and backends on loopback that do, too.
 #![allow(clippy::unwrap_used)]
+mod first;
+
 use super::*;
 use crate::{
     access::{AccessConfig, ForwardConfig, Guard, Service},
     listener::accept::{Listener, Waiting, accept},
     route::{HostPattern, Route, RouteConfig, tests::route},
+    session::Opened,
     upstream::{BackendAddress, Upstream, UpstreamConfig, unheard},
 };
 use http::uri::{Authority, PathAndQuery};

@@ -1,5 +1,6 @@
 //! Where the bodies of a connection's requests end, by two readings, so that no two ends of a path ever disagree.
 use crate::handshake::names::{Names, Record};
+use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
     io, mem,
@@ -30,6 +31,8 @@ pub(crate) enum Ambiguity {
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     io: T,
+    /// Was read of it before.
+    read: Bytes,
     reading: Reading,
     told: Rc<Watch>,
 }
@@ -93,13 +96,14 @@ enum Length {
 }
 
 impl<T> Watched<T> {
-    pub(crate) fn new(io: T) -> (Self, Rc<Watch>) {
-        let told = Rc::<Watch>::default();
-        (Self { io, reading: Reading::Head(Head::default()), told: Rc::clone(&told) }, told)
+    /// `read`: what comes before all that is still to be read.
+    pub(crate) fn new(io: T, read: Bytes, told: Rc<Watch>) -> Self {
+        Self { io, read, reading: Reading::Head(Head::default()), told }
     }
 
-    pub(crate) fn into_inner(self) -> T {
-        self.io
+    /// The stream, and what nobody has asked for of what was read before.
+    pub(crate) fn into_parts(self) -> (T, Bytes) {
+        (self.io, self.read)
     }
 }
 
@@ -198,8 +202,13 @@ fn length(digits: &[u8]) -> Option<u64> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { io, reading, told } = self.get_mut();
+        let Self { io, read, reading, told } = self.get_mut();
         let known = buf.filled().len();
+        if !read.is_empty() {
+            buf.put_slice(&read.split_to(read.len().min(buf.remaining())));
+            reading.take(&buf.filled()[known..], told);
+            return Poll::Ready(Ok(()));
+        }
         let polled = Pin::new(io).poll_read(cx, buf);
         reading.take(&buf.filled()[known..], told);
         polled

@@ -108,7 +108,8 @@ impl Connection {
     /// # Errors
     /// hyper's.
     pub(super) async fn open(stream: Stream, header: usize) -> hyper::Result<Self> {
-        let (io, speller) = Spelled::new(stream, NAMES);
+        let speller = Speller::default();
+        let io = Spelled::new(stream, NAMES, &speller);
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .max_header_size(header)

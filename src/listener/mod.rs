@@ -17,7 +17,7 @@ pub struct Peer {
     /// `None` on a Unix socket. IPv4 even if it came through a dual-stack IPv6 socket. Once a PROXY header was read, the
     /// address that it names.
     pub address: Option<SocketAddr>,
-    /// Where it connected to, likewise.
+    /// Where it connected to, likewise, if anybody is to be told.
     pub local: Option<SocketAddr>,
     /// Whether the listener speaks TLS, or a proxy in front did.
     pub tls: bool,

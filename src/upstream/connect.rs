@@ -202,6 +202,9 @@ async fn begun(
     deadline: Instant,
     within: Duration,
 ) -> Result<Socket, DialError> {
+    if preface.is_empty() {
+        return Ok(socket);
+    }
     timeout_at(deadline, socket.write_all(preface))
         .await
         .map_err(|_| DialError::Timeout { step: "end of the PROXY header", within })?

@@ -1,13 +1,14 @@
 //! What a backend is asked: the names of a client's headers as they came, and ours as usual.
 
 use super::*;
-use crate::http::framing::Watched;
-use std::convert::Infallible;
+use crate::http::framing::{Watch, Watched};
+use std::{convert::Infallible, rc::Rc};
 
 /// The head that hyper's server makes of a client's bytes, and the names as they came.
 async fn received(bytes: &str) -> Parts {
     let (mut client, server) = tokio::io::duplex(4096);
-    let (server, watch) = Watched::new(server);
+    let watch = Rc::<Watch>::default();
+    let server = Watched::new(server, bytes::Bytes::new(), Rc::clone(&watch));
     client.write_all(bytes.as_bytes()).await.unwrap();
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let sender = Cell::new(Some(sender));
