@@ -113,7 +113,7 @@ pub(super) async fn conclude(
             drop(stream);
             upgrade.facts.meter.handshakes().count(HandshakeResult::ClientLeft);
             tracing::debug!("the client left between the backend's 101 and its own");
-            farewell::to_backend(upgrade).await;
+            Box::pin(farewell::to_backend(upgrade)).await;
         }
         (Attended::Ended(ended), None) => {
             match ended {
@@ -121,7 +121,7 @@ pub(super) async fn conclude(
                 Ended::Gone => gone(visit),
                 Ended::Badly(error) => explain(&error, visit),
             }
-            take_leave(stream, visit).await;
+            Box::pin(take_leave(stream, visit)).await;
         }
         (Attended::Shed, None) if !visit.waits_for_head() => {
             tracing::debug!("its place was needed for a newer connection while it asked for nothing more");
@@ -132,10 +132,10 @@ pub(super) async fn conclude(
         (Attended::Late | Attended::Settled, None) if visit.waits_for_head() => {
             let cause = "the request head was not complete within `timeouts.handshake`".into();
             visit.record(HandshakeResult::HeadTimeout, None, cause);
-            take_leave(stream, visit).await;
+            Box::pin(take_leave(stream, visit)).await;
         }
         // Nothing was asked for a while.
-        (Attended::Late, None) if visit.plain.idle() => take_leave(stream, visit).await,
+        (Attended::Late, None) if visit.plain.idle() => Box::pin(take_leave(stream, visit)).await,
         // It has not taken its answer in time, so it will not take a farewell.
         (Attended::Late | Attended::Settled, None) => visit.plain.stalled(),
     }

@@ -3,7 +3,7 @@ use super::{Edge, RefusedHandshake, service::peer_name};
 use crate::{
     listener::{
         Peer,
-        proxy_protocol::{self, HeaderError, ProxyProtocol, Told},
+        proxy_protocol::{self, HeaderError, Told},
     },
     metrics::HandshakeResult,
     transport::Socket,
@@ -15,17 +15,9 @@ const STRANGER: &str = "PROXY protocol: the listener has proxy_protocol = \"requ
                         alone may speak, and this address is not among them";
 const LATE: &str = "PROXY protocol: no whole header came within `timeouts.handshake`";
 
-/// Makes the one that the connection's PROXY header names its peer, if there has to be such a header. `None`: the connection
+/// Makes the one that the connection's PROXY header names its peer. `None`: the connection
 /// is to be dropped, and that was counted and logged.
 pub(super) async fn introduced(socket: &mut Socket, mut peer: Peer, edge: &Edge) -> Option<Peer> {
-    // A question to the kernel for each connection, which nobody else wants answered.
-    if edge.terms().announces {
-        peer.local = socket.local_address();
-    }
-    match peer.proxy_protocol {
-        ProxyProtocol::Off => return Some(peer),
-        ProxyProtocol::Require => {}
-    }
     let terms = edge.terms();
     if !terms.trust.trusts(peer.address.map(|address| address.ip())) {
         return dropped(&peer, edge, STRANGER.into());

@@ -27,7 +27,7 @@ mod words;
 
 use crate::{
     http::{Connections, Report, framing::Watched},
-    listener::{Peer, accept::Connection, tls::Acceptor, trust::Trust},
+    listener::{Peer, accept::Connection, proxy_protocol::ProxyProtocol, tls::Acceptor, trust::Trust},
     metrics::{HandshakeResult, TlsResult, WorkerMeter},
     otel::Arrival,
     route::{PlainHttp, RouteOptions, Router},
@@ -195,16 +195,23 @@ pub fn receive<'a>(
     edge: &'a Rc<Edge>,
 ) -> Pin<Box<dyn Future<Output = Received> + 'a>> {
     Box::pin(async move {
-        let Connection { mut socket, peer, slot } = connection;
+        let Connection { mut socket, mut peer, slot } = connection;
         let mut arrival = Arrival::now();
+        // What not all have to do is boxed, so that a connection takes little room.
         let greeted = async {
-            let address = service::peer_address(&peer);
-            let introduced = introduction::introduced(&mut socket, peer, edge);
-            let mut peer = unless_shed(edge, address, introduced).await??;
+            // A question to the kernel for each connection, which nobody else wants answered.
+            if edge.terms().announces {
+                peer.local = socket.local_address();
+            }
+            if peer.proxy_protocol == ProxyProtocol::Require {
+                let address = service::peer_address(&peer);
+                let introduced = introduction::introduced(&mut socket, peer, edge);
+                peer = Box::pin(unless_shed(edge, address, introduced)).await??;
+            }
             let Some(acceptor) = tls else { return Some((Stream::Plain(socket), peer)) };
             // From now on it counts for the address that it was introduced with.
             let secured = secure(acceptor, socket, &peer, edge);
-            let mut stream = unless_shed(edge, service::peer_address(&peer), secured).await??;
+            let mut stream = Box::pin(unless_shed(edge, service::peer_address(&peer), secured)).await??;
             if let Stream::ServerTls(secured) = &mut stream {
                 peer.tls_facts = Some(Arc::new(secured.facts()));
             }

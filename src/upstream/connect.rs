@@ -150,7 +150,7 @@ impl Dialer {
                 let stream = match &self.tls {
                     Some(connector) if *tls => {
                         let name = self.server_name.as_deref().unwrap_or(backend.address.service_domain());
-                        secured(connector, name, socket, deadline, within).await?
+                        Box::pin(secured(connector, name, socket, deadline, within)).await?
                     }
                     Some(_) | None => Stream::Plain(socket),
                 };
@@ -182,7 +182,7 @@ impl Dialer {
             let source = io::Error::new(io::ErrorKind::NotFound, backend.unresolved());
             return Err(DialError::Resolve { host: backend.name.clone(), source });
         };
-        let addresses = timeout_at(deadline, self.resolver.resolve(host, *port))
+        let addresses = Box::pin(timeout_at(deadline, self.resolver.resolve(host, *port)))
             .await
             .map_err(|_| DialError::Timeout { step: "answer of the name resolver", within })?
             .map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;

@@ -66,8 +66,10 @@ pub(crate) async fn shake(mut stream: Stream, asking: Asking, header: usize) -> 
         }
         answer = match read(answer, known, header) {
             Answer::Incomplete(answer) if !ended => answer,
-            Answer::Incomplete(answer) => return shake_by_hyper(stream, answer.into(), &asking, header).await,
-            Answer::Other(answer) => return shake_by_hyper(stream, answer, &asking, header).await,
+            Answer::Incomplete(answer) => {
+                return Box::pin(shake_by_hyper(stream, answer.into(), &asking, header)).await;
+            }
+            Answer::Other(answer) => return Box::pin(shake_by_hyper(stream, answer, &asking, header)).await,
             Answer::Switching { head, early } => {
                 if !matches!(saying, Saying::Done) {
                     let cause = "it answered 101 before it had the whole request".to_owned();

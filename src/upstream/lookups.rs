@@ -41,7 +41,7 @@ impl Upstream {
             }
         });
         // Whoever has no answer then is tried as what stands for it.
-        let _ = timeout(within, join_all(first)).await;
+        let _ = Box::pin(timeout(within, join_all(first))).await;
     }
 
     async fn ask(&self, named: &Named) -> Refreshed {
