@@ -48,6 +48,8 @@ struct Notifications {
     socket: Option<(UnixDatagram, SocketAddr)>,
     /// Within what time it wants to hear of us.
     watchdog: Option<Duration>,
+    /// It was told that we end.
+    stopping: AtomicBool,
     /// Another process is the service now, and speaks for it.
     silent: AtomicBool,
 }
@@ -63,7 +65,7 @@ impl Supervisor {
         let number = |name| env::var(name).ok()?.parse::<u64>().ok();
         let ours = number("WATCHDOG_PID").is_none_or(|id| id == u64::from(process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|micros| ours && *micros > 0).map(Duration::from_micros);
-        Self(Arc::new(Notifications { socket, watchdog, silent: AtomicBool::new(false) }))
+        Self(Arc::new(Notifications { socket, watchdog, ..Notifications::default() }))
     }
 
     /// The service serves: at the start, and after a reload, well or ill.
@@ -78,8 +80,11 @@ impl Supervisor {
         self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading"));
     }
 
-    /// The service ends, which may take so long.
+    /// The service ends, which may take so long. Told once.
     pub fn stopping(&self, within: Duration) {
+        if self.0.stopping.swap(true, Relaxed) {
+            return;
+        }
         let micros = (within + MARGIN).as_micros();
         self.say(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=draining"));
     }
@@ -215,8 +220,7 @@ mod tests {
         let manager = UnixDatagram::bind(&path).unwrap();
         manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let socket = Some(connect(path.as_os_str()).unwrap());
-        let silent = AtomicBool::new(false);
-        (Supervisor(Arc::new(Notifications { socket, watchdog, silent })), manager, folder)
+        (Supervisor(Arc::new(Notifications { socket, watchdog, ..Notifications::default() })), manager, folder)
     }
 
     fn heard(manager: &UnixDatagram) -> String {
@@ -234,6 +238,10 @@ mod tests {
         let micros = reload.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
         assert!(reload.starts_with("RELOADING=1\n") && micros.parse::<u64>().unwrap() > 0, "{reload}");
         assert_eq!(heard(&manager), "READY=1\nSTATUS=serving");
+        (0..2).for_each(|_| supervisor.stopping(Duration::from_secs(1)));
+        supervisor.status("told once");
+        assert_eq!(heard(&manager), "STOPPING=1\nEXTEND_TIMEOUT_USEC=6000000\nSTATUS=draining");
+        assert_eq!(heard(&manager), "STATUS=told once");
     }
 
     #[test]

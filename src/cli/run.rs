@@ -139,6 +139,8 @@ pub(crate) fn serve(
         PidFile::write(&path).inspect_err(said).ok()
     });
     let ended = gateway.wait();
+    // A drain without sessions may be over before anybody has told of it.
+    lineage.supervisor().stopping(drain);
     lineage.settle();
     if let (true, Some(pid_file)) = (lineage.succeeded(), pid_file) {
         pid_file.leave();
