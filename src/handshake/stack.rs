@@ -21,7 +21,8 @@ use tower::{
     load_shed::{LoadShedLayer, error::Overloaded},
     timeout::{TimeoutLayer, error::Elapsed},
 };
-use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer, trace::TraceLayer};
+use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanicLayer};
+use tracing::Instrument;
 
 type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
 /// A body as it leaves the stack.
@@ -34,11 +35,10 @@ pub(super) type SentBody = Either<StackBody, PlainBody>;
 /// The stack through which a request for a session goes. From the outside in:
 ///
 /// 1. catch-panic stands outermost, so that a bug in any layer ends one handshake with a 500, and never a worker;
-/// 2. trace next, so that its span and its latency cover refusals of the layers below, too;
-/// 3. the errors of the layers below become answers here, where the trace still sees their status;
-/// 4. the timeout stands outside of all that can wait: it bounds even a dial that fails over for ever;
-/// 5. load-shed stands outside the limit, so that a handshake that would wait for a place is a 503 at once;
-/// 6. the concurrency limit, one for all connections, stands right before the work that it bounds: the dials.
+/// 2. the errors of the layers below become answers here;
+/// 3. the timeout stands outside of all that can wait: it bounds even a dial that fails over for ever;
+/// 4. load-shed stands outside the limit, so that a handshake that would wait for a place is a 503 at once;
+/// 5. the concurrency limit, one for all connections, stands right before the work that it bounds: the dials.
 ///
 /// Plain requests go past it: their answers may take hours, and have bounds of their own.
 ///
@@ -65,11 +65,8 @@ fn stack(visit: &Rc<Visit>) -> impl Service<Request<Behind>, Response = Response
             Box::pin(answer) as Answering<Body>
         }
     };
-    let begun = Rc::clone(visit);
-    let span = move |request: &Request<Behind>| tracing::debug_span!("handshake", peer = peer_name(&begun.peer), method = %request.method(), path = request.uri().path());
     ServiceBuilder::new()
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
         .map_result(failed)
         .layer(TimeoutLayer::new(visit.edge.terms().patience))
         .layer(LoadShedLayer::new())
@@ -79,9 +76,15 @@ fn stack(visit: &Rc<Visit>) -> impl Service<Request<Behind>, Response = Response
 
 /// The stack's answer to a request that has begun, as it is sent.
 pub(super) async fn answer(visit: &Rc<Visit>, request: Request<Behind>) -> StackAnswer {
-    let mut answer = stack(visit).oneshot(request).await?;
-    visit.end(&mut answer);
-    Ok(answer)
+    let (peer, method, uri) = (&visit.peer, request.method(), request.uri());
+    let span = tracing::debug_span!("handshake", peer = peer_name(peer), %method, path = uri.path());
+    let answering = async {
+        let mut answer = stack(visit).oneshot(request).await?;
+        visit.end(&mut answer);
+        tracing::debug!(status = answer.status().as_u16(), "answered");
+        Ok(answer)
+    };
+    answering.instrument(span).await
 }
 
 /// What hyper asks for the answer to each request of a connection. `first` is that to the first one, if it has been found already.

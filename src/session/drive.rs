@@ -13,7 +13,7 @@ use crate::{
         moment::Moment,
     },
     relay::{EndReason, Loss, PerSide, Relay, Side},
-    transport::Transport,
+    transport::{Transport, fetch},
 };
 use std::{
     future::Future,
@@ -147,7 +147,12 @@ impl Session {
 
     /// Takes the session as far as it goes now.
     pub(super) fn poll(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+        fetch(self);
         let instant = Instant::now();
+        fetch(&*self.facts);
+        for side in Side::BOTH {
+            self.legs[side].transport.iter().for_each(Transport::fetch);
+        }
         let now = Now { instant, moment: self.relay.moment(instant) };
         // 1. Orders, since they may end everything else.
         let Heard { order, asked, other_waker } = self.membership.listen(cx.waker());

@@ -1,6 +1,7 @@
 //! Byte streams: what a handshake reads and writes (`Stream`), and what a session relays over (`Transport`).
 
 mod client_tls;
+mod fetch;
 mod hello;
 mod path;
 mod server_tls;
@@ -9,6 +10,7 @@ mod tls_facts;
 mod tune;
 mod wire;
 
+pub(crate) use fetch::fetch;
 pub use hello::ServerConfigs;
 pub(crate) use path::bind_without_port;
 pub use server_tls::RecordRoom;
@@ -82,6 +84,15 @@ impl Transport {
             Security::Plain => self.wire.drained(cx),
             Security::Server(tls) => tls.delivered_all() && self.wire.drained(cx),
             Security::Client(_) => false,
+        }
+    }
+
+    /// Has what bytes need on their way fetched from memory.
+    #[inline]
+    pub fn fetch(&self) {
+        match &self.security {
+            Security::Server(tls) => fetch(&**tls),
+            Security::Plain | Security::Client(_) => {}
         }
     }
 

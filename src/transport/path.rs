@@ -1,5 +1,5 @@
-//! What TCP knows of a path, `TCP_INFO` and `SIOCOUTQ`, and `IP_BIND_ADDRESS_NO_PORT` (Linux). The one module with unsafe
-//! code: no crate wraps the three, and all of them only touch memory that we own.
+//! What TCP knows of a path, `TCP_INFO` and `SIOCOUTQ`, and `IP_BIND_ADDRESS_NO_PORT` (Linux). Unsafe
+//! code, since no crate wraps the three, and all of them only touch memory that we own.
 #![allow(unsafe_code)]
 
 use crate::protocol::heartbeat::PathSample;
