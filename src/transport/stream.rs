@@ -94,6 +94,8 @@ impl ServerTlsStream {
 impl AsyncRead for ServerTlsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { wire, tls } = self.get_mut();
+        // Whoever reads a stream may be another task than the last time: plain requests go on in one of their own.
+        wire.forget_waker();
         let length = ready!(tls.poll_read(wire, cx, buf.initialize_unfilled()))?;
         buf.advance(length);
         Poll::Ready(Ok(()))

@@ -344,3 +344,39 @@ fn a_plain_client_on_a_tls_listener_is_refused() {
     let (bytes, _) = joined("the connection ends", reading);
     assert!(bytes < 32, "an alert at most; {PATIENCE:?} is far");
 }
+
+/// They are served by another task than the one that began.
+#[test]
+fn plain_requests_follow_each_other_over_tls() {
+    let backend = Backend::raw(|mut stream| {
+        while let Some(head) = next_head(&mut stream) {
+            let mut body = vec![0; if head.starts_with("POST ") { 4 } else { 0 }];
+            stream.read_exact(&mut body).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        }
+    });
+    let certificates = Certificates::of(&["gate.test"]);
+    let route = one_route(&backend.url(), "").replace("name = \"all\"\n", "name = \"all\"\nhttp = \"proxy\"\n");
+    let gateway = Running::start(&(route + &certificates.listener(&["gate.test"])));
+    let mut client = certificates.connect(gateway.address(), "gate.test", &TLS13);
+    for pieces in [
+        &["GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n"][..],
+        &["GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n"],
+        &["POST / HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 4\r\n\r\n", "bo", "dy"],
+    ] {
+        for piece in pieces {
+            client.write_all(piece.as_bytes()).unwrap();
+            client.flush().unwrap();
+        }
+        let answer = head(&mut client);
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        client.read_exact(&mut [0; 2]).unwrap();
+    }
+}
+
+/// A head, unless the connection ends before it begins.
+fn next_head(stream: &mut impl Read) -> Option<String> {
+    let mut first = [0];
+    stream.read_exact(&mut first).ok()?;
+    Some(String::from_utf8(first.to_vec()).unwrap() + &head(stream))
+}
