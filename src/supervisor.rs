@@ -23,7 +23,7 @@ use std::{
     },
     process,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
@@ -48,8 +48,8 @@ struct Notifications {
     socket: Option<(UnixDatagram, SocketAddr)>,
     /// Within what time it wants to hear of us.
     watchdog: Option<Duration>,
-    /// It was told that we end.
-    stopping: AtomicBool,
+    /// It is told that we end.
+    stopping: OnceLock<()>,
     /// Another process is the service now, and speaks for it.
     silent: AtomicBool,
 }
@@ -82,11 +82,10 @@ impl Supervisor {
 
     /// The service ends, which may take so long. Told once.
     pub fn stopping(&self, within: Duration) {
-        if self.0.stopping.swap(true, Relaxed) {
-            return;
-        }
         let micros = (within + MARGIN).as_micros();
-        self.say(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=draining"));
+        // Who comes second waits until it was said.
+        let say = || self.say(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=draining"));
+        self.0.stopping.get_or_init(say);
     }
 
     /// One line for `systemctl status`.

@@ -13,7 +13,6 @@ use http::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use http_body_util::{Either, Empty};
-use hyper::ext::ReasonPhrase;
 use std::{
     future::{Future, poll_fn},
     io,
@@ -39,14 +38,13 @@ pub(super) enum First {
     Gone,
 }
 
-/// Serves it. Dropping the future cancels the dial.
-pub(super) async fn serve(visit: &Rc<Visit>, stream: &mut Stream) -> First {
+/// Serves it; `header` bounds its head, in bytes. Dropping the future cancels the dial.
+pub(super) async fn serve(visit: &Rc<Visit>, stream: &mut Stream, header: usize) -> First {
     let mut read = Vec::with_capacity(USUAL);
     if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
         return First::Gone;
     }
     let mut read = Bytes::from(read);
-    let header = visit.edge.terms().defaults.header;
     let Some(Head { request, names, length }) = head::read(&read, header) else {
         return First::Left { read, answer: None };
     };
@@ -88,11 +86,11 @@ fn poll_listen(stream: &mut Stream, behind: &mut Vec<u8>, cx: &mut Context<'_>) 
     Poll::Pending
 }
 
-/// A 101 as it is sent. `None`: it is none, or has what hyper is to write.
+/// A 101 as it is sent. `None`: it is none, or has what hyper is to write: a reason of its own, or names whose spelling hyper keeps.
 fn written(answer: &Response<StackBody>) -> Option<Vec<u8>> {
     let headers = answer.headers();
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS
-        || answer.extensions().get::<ReasonPhrase>().is_some()
+        || !answer.extensions().is_empty()
         || [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| headers.contains_key(name))
     {
         return None;

@@ -88,7 +88,7 @@ pub struct Terms {
     patience: Duration,
     /// Whether any route takes plain HTTP.
     plain: bool,
-    /// Whether any route's backends are told where clients connected to.
+    /// Whether a backend may have to be told where a client connected to; a connection of plain requests lasts, and a reload may want it.
     announces: bool,
 }
 
@@ -103,7 +103,7 @@ impl Terms {
         let longest = router.matching_order().map(|route| whole(&route.config.options)).max();
         let patience = longest.unwrap_or_else(|| whole(&defaults));
         let plain = router.matching_order().any(|route| route.config.http == PlainHttp::Proxy);
-        let announces = router.matching_order().any(|route| route.upstream.announces());
+        let announces = plain || router.matching_order().any(|route| route.upstream.announces());
         Arc::new(Self { defaults, trust, router, patience, plain, announces })
     }
 }
@@ -286,16 +286,17 @@ pub async fn serve(stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival
 
 /// The same, but for a connection of plain requests, which is handed over with the first of them.
 async fn begin(mut stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival) -> Received {
+    let terms = edge.terms();
     let visit = Visit::new(Rc::clone(edge), peer, arrival);
     let mut part = Part::of(service::peer_address(&visit.peer));
     let attended = {
-        let mut serving = pin!(first::serve(&visit, &mut stream));
+        let mut serving = pin!(first::serve(&visit, &mut stream, terms.defaults.header));
         attend(&visit, &mut part, true, pending(), |cx, _| serving.as_mut().poll(cx)).await
     };
     let (attended, early) = match attended {
         // Few go that way, and it takes much room.
         Attended::Ended(First::Left { read, answer }) => {
-            return Box::pin(by_hyper(visit, stream, part, read, answer)).await;
+            return Box::pin(by_hyper(visit, stream, part, &terms, (read, answer))).await;
         }
         Attended::Ended(First::Told(early)) => (Attended::Ended(Ended::Well), early.to_vec()),
         Attended::Ended(First::Gone) => (Attended::Ended(Ended::Gone), Vec::new()),
@@ -312,17 +313,17 @@ fn received(opening: Option<Opening>) -> Received {
     opening.map_or(Received::Nothing, Received::Session)
 }
 
-/// Serves a connection of which something was `read`, and whose first request may have its `answer`.
+/// Serves a connection of which something was read, and whose first request may have its answer. `terms` are those by which it was read.
 async fn by_hyper(
     visit: Rc<Visit>,
     stream: Stream,
     mut part: Part,
-    read: Bytes,
-    answer: Option<StackAnswer>,
+    terms: &Terms,
+    (read, answer): (Bytes, Option<StackAnswer>),
 ) -> Received {
     let io = Watched::new(stream, read, visit.plain.watch());
     let io = Spelled::new(io, response::SPELLINGS, &visit.speller);
-    let Terms { defaults: RouteOptions { header, .. }, plain, .. } = *visit.edge.terms();
+    let Terms { defaults: RouteOptions { header, .. }, plain, .. } = *terms;
     let mut connection = http1::Builder::new()
         .max_header_size(header)
         .max_buf_size(header.max(SMALLEST_BUFFER))

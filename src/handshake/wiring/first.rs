@@ -15,8 +15,8 @@ async fn seen(bytes: &[u8], answer: &'static str, http: PlainHttp, only_hyper: b
         if !only_hyper {
             return serve(stream, PEER, &edge, Arrival::now()).await;
         }
-        let visit = Visit::new(edge, PEER, Arrival::now());
-        match by_hyper(visit, stream, Part::of(None), Bytes::new(), None).await {
+        let visit = Visit::new(Rc::clone(&edge), PEER, Arrival::now());
+        match by_hyper(visit, stream, Part::of(None), &edge.terms(), (Bytes::new(), None)).await {
             Received::Session(opening) => Some(opening),
             Received::Plain(plain) => plain.run().await,
             Received::Nothing => None,
@@ -95,11 +95,15 @@ const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\nX-Why: not you\r\nContent-Lengt
 const ODD: &str = "HTTP/1.1 101 Web Socket\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSet-Cookie: a=b\r\nSET-COOKIE: c=d\r\n\
     Transfer-Encoding: chunked\r\nSec-WebSocket-Accept: ACCEPT\r\n\r\nearly";
 
+/// One that hyper reads.
+const LATER: &str = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: ACCEPT\r\nX-oDD: 2\r\n\r\n";
+
 proptest! {
     #[test]
     fn a_first_request_is_served_as_hyper_serves_it(
         requests in requests(),
-        answer in prop_oneof![4 => Just(ACCEPTED), 1 => Just(REFUSED), 1 => Just(ODD)],
+        answer in prop_oneof![4 => Just(ACCEPTED), 1 => Just(REFUSED), 1 => Just(ODD), 1 => Just(LATER)],
         http in prop_oneof![Just(PlainHttp::Refuse), Just(PlainHttp::Proxy)],
     ) {
         local(async {
@@ -171,6 +175,30 @@ fn what_comes_while_a_backend_is_asked_is_kept() {
             assert!(head_of(&mut tcp).await.contains("\r\nX-Odd-CASE: 1\r\n"));
             drop((tcp, client));
             served.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_usual_handshake_spares_hyper() {
+    local(async {
+        let names = REQUEST.replace("\r\n\r\n", "\r\nUser-Agent: x\r\n\r\n");
+        for (request, answer, told) in [
+            (REQUEST, ACCEPTED, true),
+            (&*names, ACCEPTED, true),
+            (REQUEST, ODD, false),
+            (REQUEST, LATER, false),
+            (REQUEST, REFUSED, false),
+            ("GET / HTTP/1.1\r\n\r\n", ACCEPTED, false),
+        ] {
+            let backend = Backend::new(answer).await;
+            let gate = gate(backend.address, |_| {});
+            let (mut client, ours) = duplex(64 * 1024);
+            client.write_all(request.as_bytes()).await.unwrap();
+            let visit = Visit::new(gate.edge, PEER, Arrival::now());
+            let mut stream = Stream::Plain(Socket::Memory(ours));
+            let first = super::super::first::serve(&visit, &mut stream, 1024).await;
+            assert_eq!(matches!(first, First::Told(_)), told, "{request}{answer}");
         }
     });
 }
