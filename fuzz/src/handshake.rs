@@ -6,7 +6,7 @@ mod crowd;
 #[path = "../../src/handshake/forwarded.rs"]
 mod forwarded;
 #[path = "../../src/handshake/head.rs"]
-mod head;
+pub mod head;
 #[path = "../../src/handshake/headers.rs"]
 mod headers;
 #[path = "../../src/handshake/hops.rs"]

@@ -16,22 +16,24 @@ use http_body_util::{Either, Empty};
 use std::{
     future::{Future, poll_fn},
     io,
+    mem::MaybeUninit,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
-/// Room for a usual head, and for an answer's.
+/// Room for a usual head.
 const USUAL: usize = 4096;
+/// And for that of an answer.
 const USUAL_ANSWER: usize = 512;
 /// As much as is read of what comes while a backend is asked.
 const BEHIND: usize = 1024;
 
 /// What became of it.
 pub(super) enum First {
-    /// The client was told 101; what came behind its request.
-    Told(Bytes),
+    /// The client was told 101; what came behind its request, copied, as it would keep the whole head alive.
+    Told(Vec<u8>),
     /// It is hyper's: what was read of the connection, and the answer to its first request, if there is one already.
     Left { read: Bytes, answer: Option<StackAnswer> },
     /// The client is gone.
@@ -44,7 +46,7 @@ pub(super) async fn serve(visit: &Rc<Visit>, stream: &mut Stream, header: usize)
     if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
         return First::Gone;
     }
-    let mut read = Bytes::from(read);
+    let read = Bytes::from(read);
     let Some(Head { request, names, length }) = head::read(&read, header) else {
         return First::Left { read, answer: None };
     };
@@ -62,21 +64,18 @@ pub(super) async fn serve(visit: &Rc<Visit>, stream: &mut Stream, header: usize)
     };
     let head = answer.as_ref().ok().and_then(written);
     let Some(mut head) = head else {
-        if !behind.is_empty() {
-            read = [&read[..], &behind].concat().into();
-        }
-        return First::Left { read, answer: Some(answer) };
+        return First::Left { read: [&read[..], &behind].concat().into(), answer: Some(answer) };
     };
     visit.speller.spell(&mut head, SPELLINGS);
     if say(stream, &head).await.is_err() {
         return First::Gone;
     }
-    First::Told(if behind.is_empty() { read.split_off(length) } else { behind.into() })
+    First::Told([&read[length..], &behind].concat())
 }
 
 /// Listens to a client that waits for its answer, until it says something. Ready: it is gone.
 fn poll_listen(stream: &mut Stream, behind: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
-    let mut room = [const { std::mem::MaybeUninit::uninit() }; BEHIND];
+    let mut room = [const { MaybeUninit::uninit() }; BEHIND];
     let mut room = ReadBuf::uninit(&mut room);
     let heard = ready!(Pin::new(stream).poll_read(cx, &mut room));
     if heard.is_err() || room.filled().is_empty() {

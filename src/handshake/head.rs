@@ -1,4 +1,4 @@
-//! The head of a client's request for a session, read from bytes.
+//! The head of a client's request for a session, read from bytes; and headers of any head.
 use super::{
     headers::has_token,
     names::{Names, Record},
@@ -12,7 +12,7 @@ use httparse::{ParserConfig, Status};
 use std::mem::MaybeUninit;
 
 /// As many as hyper takes.
-const MOST_HEADERS: usize = 100;
+pub(crate) const MOST_HEADERS: usize = 100;
 /// Where a body may follow, hyper is to judge.
 static OF_BODIES: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT];
 
@@ -40,18 +40,22 @@ pub(crate) fn read(bytes: &Bytes, most: usize) -> Option<Head> {
     }
     let mut request = Request::new(());
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())).ok()?;
-    let (mut headers, mut names) = (HeaderMap::with_capacity(parsed.headers.len()), Record::default());
-    for header in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
-        if OF_BODIES.contains(&name) {
-            return None;
-        }
-        names.note(header.name.as_bytes());
-        headers.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(header.value)).ok()?);
-    }
-    if !has_token(&headers, &UPGRADE, "websocket") {
+    let headers = headers(bytes, parsed.headers)?;
+    if OF_BODIES.iter().any(|name| headers.contains_key(name)) || !has_token(&headers, &UPGRADE, "websocket") {
         return None;
     }
     *request.headers_mut() = headers;
+    let mut names = Record::default();
+    parsed.headers.iter().for_each(|line| names.note(line.name.as_bytes()));
     Some(Head { request, names: names.names(), length })
+}
+
+/// The headers that the parser found in `bytes`, of which they stay a part.
+pub(crate) fn headers(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(lines.len());
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).ok()?);
+    }
+    Some(headers)
 }

@@ -298,7 +298,7 @@ async fn begin(mut stream: Stream, peer: Peer, edge: &Rc<Edge>, arrival: Arrival
         Attended::Ended(First::Left { read, answer }) => {
             return Box::pin(by_hyper(visit, stream, part, &terms, (read, answer))).await;
         }
-        Attended::Ended(First::Told(early)) => (Attended::Ended(Ended::Well), early.to_vec()),
+        Attended::Ended(First::Told(early)) => (Attended::Ended(Ended::Well), early),
         Attended::Ended(First::Gone) => (Attended::Ended(Ended::Gone), Vec::new()),
         Attended::Late => (Attended::Late, Vec::new()),
         Attended::Shed => (Attended::Shed, Vec::new()),

@@ -1,4 +1,4 @@
-//! The layers between hyper and a connection's requests.
+//! The layers around a request for a session, and what hyper asks for each request of a connection.
 use super::{
     plain::PlainBody,
     response::{Body, Refusal},

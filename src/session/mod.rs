@@ -61,7 +61,7 @@ pub struct Opening {
 #[derive(Debug)]
 pub struct Opened {
     pub stream: Stream,
-    /// Bytes that arrived right behind the handshake, copied out of hyper's buffer.
+    /// Bytes that arrived right behind the handshake, copied out of its buffer.
     pub early: Vec<u8>,
 }
 

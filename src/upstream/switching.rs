@@ -1,7 +1,10 @@
 //! The head of a 101, read from bytes.
-use crate::handshake::spelling::odd;
+use crate::handshake::{
+    head::{MOST_HEADERS, headers},
+    spelling::odd,
+};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, response::Parts};
+use http::{Response, StatusCode, response::Parts};
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 use memchr::memmem;
@@ -9,8 +12,6 @@ use std::mem::MaybeUninit;
 
 /// How the answer begins that is looked for.
 const BEGINNING: &[u8] = b"HTTP/1.1 101";
-/// As many as hyper takes.
-const MOST_HEADERS: usize = 100;
 
 /// What was read of an answer.
 pub(crate) enum Answer {
@@ -52,14 +53,9 @@ fn switching(answer: &Bytes, most: usize) -> Option<(Parts, usize)> {
     if parsed.code != Some(101) || parsed.version != Some(1) || length > most {
         return None;
     }
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
-    for header in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
-        headers.append(name, HeaderValue::from_maybe_shared(answer.slice_ref(header.value)).ok()?);
-    }
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = StatusCode::SWITCHING_PROTOCOLS;
-    head.headers = headers;
+    head.headers = headers(answer, parsed.headers)?;
     // As hyper keeps it: nobody is to care.
     let reason = parsed.reason.unwrap_or_default();
     if Some(reason) != head.status.canonical_reason() {

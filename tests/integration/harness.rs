@@ -396,6 +396,17 @@ pub(crate) fn request(path: &str, more: &str) -> String {
     )
 }
 
+/// A head, unless the connection ends before it.
+pub(crate) fn next_head(stream: &mut impl Read) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.extend(byte);
+    }
+    String::from_utf8(head).ok()
+}
+
 /// Waits for a condition that nothing announces.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -1,5 +1,7 @@
 //! Plain HTTP on the routes that take it: what crosses, how it ends, and what is refused.
-use super::harness::{Backend, PATIENCE, Raw, Running, dead_address, eventually, joined, one_route, request, soon};
+use super::harness::{
+    Backend, PATIENCE, Raw, Running, dead_address, eventually, joined, next_head, one_route, request, soon,
+};
 use pulsegate::metrics::text::Format;
 use std::{
     io::{ErrorKind, Read, Write},
@@ -41,13 +43,7 @@ fn answering(answer: &'static str) -> (Backend, std::sync::mpsc::Receiver<String
 
 /// A head, unless the connection ends before it begins.
 fn head(raw: &mut Raw) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        raw.0.read_exact(&mut byte).ok()?;
-        head.extend(byte);
-    }
-    String::from_utf8(head).ok()
+    next_head(&mut raw.0)
 }
 
 /// One answer of the given length of body.

@@ -1,7 +1,8 @@
 //! TLS on either leg, end to end.
 use super::flow::{blocked, read_late, source};
 use super::harness::{
-    Backend, PATIENCE, Raw, Running, closed_with, content, frame, joined, one_route, patient, request, reset, soon,
+    Backend, PATIENCE, Raw, Running, closed_with, content, frame, joined, next_head, one_route, patient, request,
+    reset, soon,
 };
 use pulsegate::relay::EndReason;
 use rustls::{
@@ -172,13 +173,7 @@ pub(crate) fn over(config: &Arc<ClientConfig>, socket: TcpStream, host: &str) ->
 }
 
 fn head(stream: &mut impl Read) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    String::from_utf8(head).unwrap()
+    next_head(stream).unwrap()
 }
 
 /// A gateway whose TLS listener is `gate.test`.
@@ -372,11 +367,4 @@ fn plain_requests_follow_each_other_over_tls() {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         client.read_exact(&mut [0; 2]).unwrap();
     }
-}
-
-/// A head, unless the connection ends before it begins.
-fn next_head(stream: &mut impl Read) -> Option<String> {
-    let mut first = [0];
-    stream.read_exact(&mut first).ok()?;
-    Some(String::from_utf8(first.to_vec()).unwrap() + &head(stream))
 }
