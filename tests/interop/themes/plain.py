@@ -89,8 +89,7 @@ async def fastapi(scope: Scope) -> None:
     expect(seen["missing"], 404, "the application's own 404")
     size = 5_000_000
     expect(seen["upload"], {"size": size, "sha256": hashlib.sha256(b"\x07" * size).hexdigest()}, "the upload")
-    expect([data for data, _ in seen["events"]], ["0", "1", "2"], "events")
-    require(seen["events"][2][1] - seen["events"][0][1] > 300, f"events came apart: {seen['events']}")
+    expect(seen["events"], ["0", "1", "2"], "events, each sent when the one before was heard")
     expect(seen["socket"], "hello 127.0.0.1", "the WebSocket")
     await backend.process.event(10, event="events ended")
 
