@@ -1,8 +1,9 @@
 //! The one IO loop: reads, relays, writes, in numbered priorities, then trusts the clock.
 
 use super::{
-    Facts, Opened, Opening, SCRATCH, WorkerContext,
-    flow::Early,
+    Facts, Opened, Opening, WorkerContext,
+    appetite::{Appetite, Bite},
+    early::Early,
     monologue::Monologue,
     registry::{Heard, Membership, Order},
     timer::together,
@@ -28,11 +29,6 @@ use tokio::{
     time::Sleep,
 };
 
-/// A session that has moved this many bytes gives way, so that one that is flooded does not hold up its worker: a turn ends
-/// after the round of reads in which it gets there, and so never moves more than a round (one scratch for each leg) beyond.
-pub(super) const TURN_BYTES: u64 = SCRATCH as u64;
-/// The same, while sessions that are sent little share the worker: they wait for a flood's turn, and then for the next one's.
-pub(super) const SHARED_TURN_BYTES: u64 = 64 * 1024;
 /// A session that has moved this many control frames and fragments gives way too: they cost far more than their bytes.
 pub(super) const TURN_OTHERS: u32 = 256;
 /// Rounds of reads in one turn, however small.
@@ -78,22 +74,12 @@ pub(super) enum Writing {
     Over,
 }
 
-/// What a leg is asked for at once, by what it gave the last time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Appetite {
-    Calm,
-    /// It about filled its room and was taken whole: the next read may use all of the scratch.
-    Eager,
-    /// It was made of control frames and fragments, small ones: the next read is small, so that a turn is not long.
-    Wary,
-}
-
 impl Leg {
     fn new(opened: Opened) -> Self {
         Self {
             transport: Some(opened.stream.into()),
             early: Early::new(opened.early),
-            appetite: Appetite::Calm,
+            appetite: Appetite::Modest,
             writing: Writing::Works,
             monologue: Monologue::default(),
         }
@@ -279,9 +265,13 @@ impl Session {
         }
     }
 
-    /// Whether a turn that has moved so many bytes is long enough.
+    /// Whether a turn that has moved so many bytes is long enough, so that one who is flooded does not hold up the worker.
     fn is_long(&self, moved: u64, now: Instant) -> bool {
-        moved >= SHARED_TURN_BYTES && (moved >= TURN_BYTES || self.context.scratch.borrow().company.is_there(now))
+        let leaves = || {
+            let waiting = self.context.outboxes.load(Ordering::Relaxed);
+            self.context.scratch.borrow().company.leaves(now, waiting)
+        };
+        moved >= Bite::SMALL.turn as u64 && moved >= leaves().turn as u64
     }
 
     /// Bytes that arrived on both legs so far.

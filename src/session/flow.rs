@@ -1,6 +1,10 @@
 //! Bytes through a session: reads, relays, writes.
 
-use super::drive::{Appetite, Now, Progress, Session, TURN_OTHERS, Writing};
+use super::{
+    appetite::{Appetite, LITTLE},
+    drive::{Now, Progress, Session, TURN_OTHERS, Writing},
+    early::Early,
+};
 use crate::{
     relay::{Loss, PerSide, Side},
     transport::Transport,
@@ -8,35 +12,15 @@ use crate::{
 use std::{
     io,
     rc::Rc,
+    sync::atomic::Ordering,
     task::{Context, Poll},
     time::Instant,
 };
 
-/// What a read asks for at most, unless the last one was taken whole: so an outbox stays near it. A message of 64 KiB, which
-/// many send, fits with its header and its TLS records, and so is one read and one write instead of two.
-const CALM_READ: usize = 68 * 1024;
-/// A read of no more than this, after one that was not large, is no part of a flood; and one in a row of messages, not of a stream.
-const LITTLE: usize = 4 * 1024;
-/// What a leg is asked for after a read that was made of control frames and fragments.
-const WARY_READ: usize = 8 * 1024;
 /// So many bytes for each of them, on average, are few.
 const FEW_BYTES: usize = 256;
 /// Room before a chunk for the bytes held back from the one before: the longest control frame less one byte.
 const HELD: usize = 2 + 4 + 125;
-
-/// What has been read and is not relayed yet, because it came right behind a handshake, over its sender's rate, or was too much
-/// for one turn; never empty.
-pub(super) struct Early {
-    pub(super) bytes: Vec<u8>,
-    /// How many at the beginning the relay has been told of.
-    pub(super) told: usize,
-}
-
-impl Early {
-    pub(super) fn new(bytes: Vec<u8>) -> Option<Box<Self>> {
-        (!bytes.is_empty()).then(|| Box::new(Self { bytes, told: 0 }))
-    }
-}
 
 impl Session {
     /// One round: what waits goes out, what arrived comes in, our own control frames follow. A leg that is `dry` had
@@ -63,14 +47,11 @@ impl Session {
         let mut scratch = context.scratch.borrow_mut();
         let super::Scratch { chunk, cipher, company } = &mut *scratch;
         let leg = &mut self.legs[side];
-        if let Some(Early { bytes, told }) = leg.early.as_deref_mut() {
-            let most = if leg.appetite == Appetite::Wary { WARY_READ } else { chunk.len() - HELD };
-            let taken = bytes.len().min(most);
-            chunk[HELD..HELD + taken].copy_from_slice(&bytes[..taken]);
-            bytes.drain(..taken);
-            let fresh = taken.saturating_sub(*told);
-            *told -= taken - fresh;
-            if bytes.is_empty() {
+        let bite = company.leaves(now.instant, context.outboxes.load(Ordering::Relaxed));
+        let most = leg.appetite.most(bite).min(chunk.len() - HELD);
+        if let Some(early) = &mut leg.early {
+            let (taken, fresh) = early.take(&mut chunk[HELD..HELD + most]);
+            if early.is_empty() {
                 leg.early = None;
             }
             let others = self.relay_chunk(side, chunk, taken, fresh, cx, now);
@@ -78,12 +59,7 @@ impl Session {
             return true;
         }
         let Some(transport) = &mut leg.transport else { return false };
-        let most = match leg.appetite {
-            Appetite::Eager if !company.is_there(now.instant) => chunk.len() - HELD,
-            Appetite::Calm | Appetite::Eager => CALM_READ,
-            Appetite::Wary => WARY_READ,
-        };
-        let most = most.min(self.relay.most(side, now.moment));
+        let most = transport.gives(most).min(self.relay.most(side, now.moment));
         match transport.poll_read(cx, &mut chunk[HELD..HELD + most], cipher) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
@@ -96,20 +72,18 @@ impl Session {
                 } else if leg.monologue.heard(|| self.relay.silence_at(side, now.moment)) {
                     transport.acknowledge_later();
                 }
-                let little = length <= LITTLE && leg.appetite == Appetite::Calm;
+                let appetite = leg.appetite;
+                let little = length <= LITTLE && appetite == Appetite::Modest;
                 let others = self.relay_chunk(side, chunk, length, length, cx, now);
                 // Heartbeats of idle sessions are in no hurry.
                 if little && others == 0 {
-                    company.served = Some(now.instant);
+                    company.came(now.instant);
                 }
                 // One alone is a heartbeat's.
                 self.legs[side].appetite = if others as usize > 1 + length / FEW_BYTES {
                     Appetite::Wary
-                } else if length > most / 2 && self.relay.outbox(side.other()).is_empty() {
-                    // TLS gives whole records only, so a full read may be a record short.
-                    Appetite::Eager
                 } else {
-                    Appetite::Calm
+                    Appetite::after(length, most, self.relay.outbox(side.other()).is_empty())
                 };
                 true
             }
@@ -164,11 +138,9 @@ impl Session {
     #[cold]
     fn set_aside(&mut self, side: Side, rest: &[u8]) {
         let early = &mut self.legs[side].early;
-        if let Some(Early { bytes, told }) = early.as_deref_mut() {
-            bytes.splice(..0, rest.iter().copied());
-            *told += rest.len();
-        } else {
-            *early = Some(Box::new(Early { bytes: rest.to_vec(), told: rest.len() }));
+        match early {
+            Some(early) => early.put_back(rest),
+            None => *early = Some(Early::told(rest)),
         }
     }
 

@@ -1,8 +1,10 @@
 //! A session: a relay plus its two transports, driven by one task, from the 101 to the last byte.
 
+mod appetite;
 pub mod census;
 mod client;
 mod drive;
+mod early;
 mod ends;
 mod flow;
 mod monologue;
@@ -24,9 +26,10 @@ use crate::{
     protocol::heartbeat::HeartbeatEvent,
     relay::{PerSide, Side},
     route::RouteConfig,
-    transport::Stream,
+    transport::{RECORDS, Stream},
     upstream::Lease,
 };
+use appetite::Company;
 pub use client::ClientAddress;
 use drive::Session;
 use pause::PauseWatch;
@@ -42,7 +45,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::time::{Sleep, sleep_until};
 use verdict::{LegVerdict, Verdict};
@@ -154,29 +157,14 @@ pub struct Scratch {
     company: Company,
 }
 
-/// Bytes that are read at once when a sender is fast.
-const SCRATCH: usize = 256 * 1024;
-/// For so long after a session that is sent little the others take small bites, so that the next such has not long to wait.
-const SHARED_FOR: Duration = Duration::from_millis(50);
-
-/// With whom those who are flooded share their worker.
-#[derive(Clone, Copy, Debug, Default)]
-struct Company {
-    /// When a session that is sent little at a time was last served.
-    served: Option<Instant>,
-}
-
-impl Company {
-    /// Whether some of them are sent little.
-    fn is_there(self, now: Instant) -> bool {
-        self.served.is_some_and(|at| now.saturating_duration_since(at) < SHARED_FOR)
-    }
-}
+/// Bytes that are read at once when a sender and its receiver are fast. That many, because TCP's own work for a read or a write
+/// hardly grows with it, and who is ahead of a sender leaves more of that work to the sender.
+const SCRATCH: usize = 2 * 1024 * 1024;
 
 impl Default for Scratch {
     fn default() -> Self {
-        let room = || vec![0; SCRATCH].into_boxed_slice();
-        Self { chunk: room(), cipher: room(), company: Company::default() }
+        let room = |length| vec![0; length].into_boxed_slice();
+        Self { chunk: room(SCRATCH), cipher: room(RECORDS), company: Company::default() }
     }
 }
 

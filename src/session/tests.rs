@@ -1,6 +1,9 @@
 //! Tests of the loop on sockets in memory, where a sender can be as fast as it likes.
 #![allow(clippy::unwrap_used)]
-use super::*;
+use super::{
+    appetite::{Bite, SHARED_FOR},
+    *,
+};
 use crate::{
     handshake::admission::Admission,
     relay::{EndReason, Pings, Relay},
@@ -130,17 +133,17 @@ fn a_flood_moves_a_bounded_number_of_bytes_in_one_turn() {
         let room = 16 * SCRATCH;
         let ((mut client, downstream), (mut backend, upstream)) = (duplex(room), duplex(room));
         let head =
-            |mask: u8| [&[0x82, 127 | mask, 0, 0, 0, 0, 1, 0, 0, 0][..], &[0; 4][..usize::from(mask >> 5)]].concat();
+            |mask: u8| [&[0x82, 127 | mask, 0, 0, 0, 0, 2, 0, 0, 0][..], &[0; 4][..usize::from(mask >> 5)]].concat();
         client.write_all(&[head(0x80), vec![0; 8 * SCRATCH]].concat()).await.unwrap();
         backend.write_all(&[head(0), vec![0; 8 * SCRATCH]].concat()).await.unwrap();
         let verdicts = Rc::default();
         let mut session = Box::pin(run(opening(downstream, upstream, SOON), context(&verdicts)));
         let mut moved = Vec::new();
         let mut before = 0;
+        let mut sink = vec![0; room];
         while before < 2 * 8 * SCRATCH {
             let poll = poll_fn(|cx| Poll::Ready(session.as_mut().poll(cx))).await;
             assert!(poll.is_pending());
-            let mut sink = vec![0; room];
             let mut got = 0;
             for peer in [&mut client, &mut backend] {
                 while let Ok(Ok(length)) = timeout(Duration::ZERO, peer.read(&mut sink)).await {
@@ -151,7 +154,7 @@ fn a_flood_moves_a_bounded_number_of_bytes_in_one_turn() {
             before += got;
         }
         // What a turn may move, and the round that took it there.
-        assert!(moved.iter().all(|moved| *moved <= 3 * SCRATCH), "{moved:?}");
+        assert!(moved.iter().all(|moved| *moved <= Bite::WHOLE.turn + 2 * SCRATCH), "{moved:?}");
         assert!(moved.len() >= 5, "{moved:?}");
     });
 }
@@ -164,10 +167,10 @@ fn a_flood_takes_small_bites_beside_a_session_that_is_sent_little() {
         let context = context(&verdicts);
         let ((mut chatting, downstream), (_chatted, upstream)) = (duplex(65536), duplex(65536));
         let little = run(opening(downstream, upstream, SOON), Rc::clone(&context));
-        let room = 64 * SCRATCH;
+        let room = 16 * SCRATCH;
         let ((mut client, downstream), (mut backend, upstream)) = (duplex(room), duplex(room));
-        backend.write_all(&[&[0x82, 127, 0, 0, 0, 0, 2, 0, 0, 0][..], &vec![0; 48 * SCRATCH]].concat()).await.unwrap();
-        let flood = run(opening(downstream, upstream, SOON), context);
+        backend.write_all(&[&[0x82, 127, 0, 0, 0, 0, 2, 0, 0, 0][..], &vec![0; room - 10]].concat()).await.unwrap();
+        let flood = run(opening(downstream, upstream, SOON), Rc::clone(&context));
         // Sockets have no budget, as those in memory would.
         let (mut little, mut flood) = (Box::pin(unconstrained(little)), Box::pin(unconstrained(flood)));
         let mut sink = vec![0; room];
@@ -188,7 +191,7 @@ fn a_flood_takes_small_bites_beside_a_session_that_is_sent_little() {
             let (got, polled) = flooded().await;
             // If this thread stood still in between, nothing can be said.
             if polled - began < SHARED_FOR {
-                assert!(got < SCRATCH / 2, "{got}");
+                assert!(got <= 2 * Bite::SMALL.read, "{got}");
                 judged += 1;
             }
         }
@@ -197,7 +200,10 @@ fn a_flood_takes_small_bites_beside_a_session_that_is_sent_little() {
         chatting.write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.unwrap();
         assert!(poll_fn(|cx| Poll::Ready(little.as_mut().poll(cx))).await.is_pending());
         let (got, _) = flooded().await;
-        assert!(got >= SCRATCH, "beside one that only answers a ping it takes more at once: {got}");
+        assert!(got >= Bite::LARGE.turn, "beside one that only answers a ping it takes more at once: {got}");
+        context.scratch.borrow_mut().company = Company::default();
+        let (got, _) = flooded().await;
+        assert!(got >= Bite::WHOLE.turn, "and the most when that is the only other: {got}");
     });
 }
 

@@ -31,6 +31,9 @@ pub use tls_facts::{TlsFacts, note_server_name};
 use tokio::io::AsyncWrite;
 use wire::Wire;
 
+/// TLS records that are read at once, or sealed.
+pub const RECORDS: usize = 256 * 1024;
+
 /// An upgraded stream. It owns no buffer while idle, but for what rustls needs towards a `wss` backend.
 #[derive(Debug)]
 pub struct Transport {
@@ -111,6 +114,16 @@ impl Transport {
             Security::Plain => self.wire.poll_write(cx, bytes),
             Security::Server(tls) => tls.poll_write(&mut self.wire, cx, bytes),
             Security::Client(tls) => tls.poll_write(&mut self.wire, cx, bytes),
+        }
+    }
+
+    /// What a read into so large a room may give at most: with TLS, about what records that are read at once hold.
+    #[inline]
+    #[must_use]
+    pub fn gives(&self, room: usize) -> usize {
+        match self.security {
+            Security::Plain => room,
+            Security::Server(_) | Security::Client(_) => room.min(RECORDS),
         }
     }
 

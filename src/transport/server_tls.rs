@@ -38,7 +38,7 @@ pub struct RecordRoom(Rc<RefCell<Box<[u8]>>>);
 
 impl Default for RecordRoom {
     fn default() -> Self {
-        Self(Rc::new(RefCell::new(vec![0; 256 * 1024].into_boxed_slice())))
+        Self(Rc::new(RefCell::new(vec![0; super::RECORDS].into_boxed_slice())))
     }
 }
 

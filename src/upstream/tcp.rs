@@ -221,7 +221,7 @@ pub(crate) mod tests {
             let tcp = dialer.connect(&[address], Instant::now() + WITHIN, WITHIN, backstop).await.unwrap();
             let socket = socket2::SockRef::from(&tcp);
             assert!(socket.tcp_nodelay().unwrap());
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024);
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 * 1024);
             assert_eq!(socket.keepalive().unwrap(), backstop.is_some());
             if backstop.is_some() {
                 assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
