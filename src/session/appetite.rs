@@ -13,7 +13,7 @@ const LARGE_READ: usize = 256 * 1024;
 /// A read of no more than this, after another such, is no part of a flood; and one in a row of messages, not of a stream.
 pub(super) const LITTLE: usize = 4 * 1024;
 /// While more than this waits in a worker's outboxes, nobody takes the largest bites: they are what an outbox may hold at worst.
-const MUCH_WAITS: u64 = 64 * 1024 * 1024;
+pub(super) const MUCH_WAITS: u64 = 64 * 1024 * 1024;
 /// For so long after a session that is sent little the others take small bites, so that the next such has not long to wait.
 pub(super) const SHARED_FOR: Duration = Duration::from_millis(50);
 /// For so long the others do not take the largest: it may say a word again, once in a while.

@@ -72,8 +72,7 @@ impl Session {
                 } else if leg.monologue.heard(|| self.relay.silence_at(side, now.moment)) {
                     transport.acknowledge_later();
                 }
-                let appetite = leg.appetite;
-                let little = length <= LITTLE && appetite == Appetite::Modest;
+                let little = length <= LITTLE && leg.appetite == Appetite::Modest;
                 let others = self.relay_chunk(side, chunk, length, length, cx, now);
                 // Heartbeats of idle sessions are in no hurry.
                 if little && others == 0 {

@@ -1,7 +1,7 @@
 //! Tests of the loop on sockets in memory, where a sender can be as fast as it likes.
 #![allow(clippy::unwrap_used)]
 use super::{
-    appetite::{Bite, SHARED_FOR},
+    appetite::{Bite, MUCH_WAITS, NEAR_FOR, SHARED_FOR},
     *,
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
 use socket2::SockRef;
 use std::{
     future::poll_fn,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -183,9 +184,9 @@ fn a_flood_takes_small_bites_beside_a_session_that_is_sent_little() {
             }
             (got, polled)
         };
-        let mut judged = 0;
+        let (mut judged, mut began) = (0, Instant::now());
         for _ in 0..40 {
-            let began = Instant::now();
+            began = Instant::now();
             chatting.write_all(&[0x82, 0x81, 0, 0, 0, 0, 7]).await.unwrap();
             assert!(poll_fn(|cx| Poll::Ready(little.as_mut().poll(cx))).await.is_pending());
             let (got, polled) = flooded().await;
@@ -199,11 +200,17 @@ fn a_flood_takes_small_bites_beside_a_session_that_is_sent_little() {
         tokio::time::sleep(SHARED_FOR).await;
         chatting.write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.unwrap();
         assert!(poll_fn(|cx| Poll::Ready(little.as_mut().poll(cx))).await.is_pending());
-        let (got, _) = flooded().await;
+        let (got, polled) = flooded().await;
         assert!(got >= Bite::LARGE.turn, "beside one that only answers a ping it takes more at once: {got}");
+        let large = Bite::LARGE.turn + Bite::LARGE.read;
+        assert!(got <= large || polled - began >= NEAR_FOR, "that one may talk again: {got}");
         context.scratch.borrow_mut().company = Company::default();
+        context.outboxes.fetch_add(MUCH_WAITS + 1, Ordering::Relaxed);
         let (got, _) = flooded().await;
-        assert!(got >= Bite::WHOLE.turn, "and the most when that is the only other: {got}");
+        assert!(got <= large, "much waits: {got}");
+        context.outboxes.fetch_sub(MUCH_WAITS + 1, Ordering::Relaxed);
+        let (got, _) = flooded().await;
+        assert!(got >= Bite::WHOLE.turn, "and the most when nobody else is near: {got}");
     });
 }
 

@@ -8,7 +8,7 @@ from harness.frames import BINARY, PONG, RawBackend, connect, frame_bytes
 from harness.gateway import Gateway, beats, detection_bound, route
 from harness.peers import CLIENTS, Backend, shared_client
 
-SLACK = 2.0  # a loaded machine may give its cores to others for this long
+SLACK = 1.0
 
 
 async def killed(scope: Scope, backend_kind: str, client_kind: str) -> None:

@@ -5,7 +5,7 @@ from harness.netns import internet_of
 from harness.peers import Backend, Client
 from harness.processes import connections_from
 
-SLACK = 2.0  # a loaded machine may give its cores to others for this long
+SLACK = 1.0
 
 
 class Bench:
