@@ -5,7 +5,10 @@ use super::{
     tls_facts::TlsFacts,
     wire::Wire,
 };
-use rustix::net::{RecvFlags, recv};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
 use std::{
     future::poll_fn,
     io,
@@ -64,6 +67,23 @@ pub enum Stream {
     ServerTls(ServerTlsStream),
     /// We are the TLS client (`wss` backends).
     ClientTls(Box<tokio_rustls::client::TlsStream<Socket>>),
+}
+
+impl Stream {
+    /// Gives a TCP socket that was just connected its first bytes, before the runtime has heard that it can take any: how many
+    /// it took.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(crate) fn begin(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(Socket::Tcp(tcp)) => match send(tcp, bytes, SendFlags::NOSIGNAL) {
+                Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(0),
+                sent => Ok(sent?),
+            },
+            Self::Plain(_) | Self::ServerTls(_) | Self::ClientTls(_) => Ok(0),
+        }
+    }
 }
 
 /// A socket on which we are the TLS server, and the handshake is done.
@@ -148,3 +168,31 @@ macro_rules! delegate {
 }
 delegate!(Socket, Socket::Tcp, Socket::Unix, Socket::Memory);
 delegate!(Stream, Stream::Plain, Stream::ServerTls, Stream::ClientTls);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    #[tokio::test]
+    async fn a_fresh_socket_takes_its_first_bytes_before_the_runtime_knows_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        connected.set_nonblocking(true).unwrap();
+        let tcp = TcpStream::from_std(connected).unwrap();
+        assert_eq!(tcp.try_write(b"unheard").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let stream = Stream::Plain(Socket::Tcp(tcp));
+        assert_eq!(stream.begin(b"GET /").unwrap(), 5);
+        let (mut far, _) = listener.accept().await.unwrap();
+        let mut read = [0; 5];
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"GET /");
+        // What is full takes nothing, and what is gone says so.
+        while stream.begin(&[0; 65_536]).unwrap() > 0 {}
+        drop(far);
+        while stream.begin(b"x").is_ok() {}
+        let memory = Stream::Plain(Socket::Memory(tokio::io::duplex(8).0));
+        assert_eq!(memory.begin(b"later").unwrap(), 0);
+    }
+}

@@ -51,7 +51,7 @@ pub(crate) enum Shaken {
 pub(crate) async fn shake(mut stream: Stream, asking: Asking, header: usize) -> Result<Shaken, HandshakeError> {
     let failed = |source| HandshakeError::Io { source };
     let request = asking.written();
-    let (mut saying, mut answer) = (Saying::Now(&request), Vec::new());
+    let (mut saying, mut answer) = (Saying::begun(&request, &stream), Vec::new());
     loop {
         let known = answer.len();
         answer.reserve(USUAL);
@@ -90,7 +90,14 @@ enum Saying<'a> {
     Failed(io::Error),
 }
 
-impl Saying<'_> {
+impl<'a> Saying<'a> {
+    fn begun(request: &'a [u8], stream: &Stream) -> Self {
+        match stream.begin(request) {
+            Ok(length) => Self::Now(&request[length..]),
+            Err(error) => Self::Failed(error),
+        }
+    }
+
     /// Says what the stream takes.
     fn go_on(&mut self, stream: &mut Stream, cx: &mut Context<'_>) {
         while let Self::Now(rest) = self {

@@ -2,6 +2,7 @@
 use super::connect::{DialError, is_unavailable};
 use crate::transport::{Backstop, bind_without_port, tune};
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use socket2::{Domain, Socket, Type};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -76,7 +77,7 @@ impl TcpDialer {
             return self.connect_from_a_source(address, backstop).await;
         }
         let connected = match unbound(address.ip(), backstop) {
-            Ok(socket) => socket.connect(address).await,
+            Ok(socket) => join(socket, address).await,
             Err(error) => Err(error),
         };
         connected.map_err(|source| {
@@ -103,7 +104,7 @@ impl TcpDialer {
             let from = fitting[turn.wrapping_add(place) % fitting.len()];
             failure = match bound(from, backstop) {
                 Err(source) => DialError::Source { from, source },
-                Ok(socket) => match socket.connect(address).await {
+                Ok(socket) => match join(socket, address).await {
                     Ok(tcp) => return Ok(tcp),
                     Err(source) => DialError::Connect { address: address.to_string(), source },
                 },
@@ -140,19 +141,46 @@ fn leads_to(address: SocketAddr) -> bool {
 
 /// A socket for an address of this family. It is tuned before it connects: `TCP_NOTSENT_LOWAT` on a connected socket
 /// wakes who waits for it.
-fn unbound(family: IpAddr, backstop: Option<Backstop>) -> io::Result<TcpSocket> {
-    let socket = if family.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+fn unbound(family: IpAddr, backstop: Option<Backstop>) -> io::Result<Socket> {
+    let domain = if family.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
     tune(&socket, backstop)?;
     Ok(socket)
 }
 
 /// A socket on one of our addresses whose port is chosen when it connects, so that a port is used up only towards one
 /// address and not for all of them.
-fn bound(from: IpAddr, backstop: Option<Backstop>) -> io::Result<TcpSocket> {
+fn bound(from: IpAddr, backstop: Option<Backstop>) -> io::Result<Socket> {
     let socket = unbound(from, backstop)?;
     bind_without_port(&socket)?;
-    socket.bind(SocketAddr::new(from, 0))?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
     Ok(socket)
+}
+
+/// Connects. The handshake with a process on this machine is mostly over when `connect` returns, though it says that it goes
+/// on: asked once more it tells, and the session need not sleep until the runtime hears of it.
+async fn join(socket: Socket, address: SocketAddr) -> io::Result<TcpStream> {
+    let to = address.into();
+    let mut asked = socket.connect(&to);
+    if address.ip().is_loopback() && goes_on(&asked) {
+        asked = socket.connect(&to);
+    }
+    let goes_on = goes_on(&asked);
+    match asked {
+        Err(error) if !goes_on && error.raw_os_error() != Some(libc::EISCONN) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    if goes_on {
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(()), Err)?;
+    }
+    Ok(stream)
+}
+
+fn goes_on(asked: &io::Result<()>) -> bool {
+    let error = asked.as_ref().err().and_then(io::Error::raw_os_error);
+    matches!(error, Some(libc::EINPROGRESS | libc::EALREADY))
 }
 
 /// The families in turn, the first one's first (RFC 8305 section 4).
@@ -172,7 +200,11 @@ fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tokio::{net::TcpListener, time::timeout};
+    use futures_util::FutureExt;
+    use tokio::{
+        net::{TcpListener, TcpSocket},
+        time::timeout,
+    };
 
     /// An address that refuses connections as long as its socket does not listen; nobody else is given it.
     pub(crate) fn unheard() -> (TcpSocket, SocketAddr) {
@@ -238,6 +270,24 @@ pub(crate) mod tests {
         let error = connect(&TcpDialer::default(), &[dead]).await.unwrap_err();
         assert_eq!(error.step(), "connect");
         assert!(error.to_string().contains(&dead.to_string()), "{error}");
+    }
+
+    /// A busy kernel may put the handshake off, so not each time.
+    #[tokio::test]
+    async fn what_this_machine_answers_is_known_without_waiting() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ((_socket, dead), alive) = (unheard(), listener.local_addr().unwrap());
+        let (dialer, mut at_once) = (TcpDialer::default(), (false, false));
+        while at_once != (true, true) {
+            if let Some(connected) = connect(&dialer, &[alive]).now_or_never() {
+                assert_eq!(connected.unwrap().peer_addr().unwrap(), alive);
+                at_once.0 = true;
+            }
+            if let Some(refused) = connect(&dialer, &[dead]).now_or_never() {
+                assert!(refused.unwrap_err().to_string().contains("refused"));
+                at_once.1 = true;
+            }
+        }
     }
 
     #[tokio::test]
