@@ -126,10 +126,7 @@ impl Dialer {
             BackendAddress::Tcp { host, port, .. } => self.tcp(host, *port).await?,
             BackendAddress::Unix(path) => {
                 let start = Instant::now();
-                let socket = timeout(self.within, connect_unix(path))
-                    .await
-                    .map_err(|_| self.late("connection"))?
-                    .map_err(|error| dial_failure(&error))?;
+                let socket = connect_unix(path).map_err(|error| dial_failure(&error))?;
                 (Socket::Unix(socket), None, self.target.address.to_string(), start.elapsed())
             }
             BackendAddress::Service { .. } | BackendAddress::Echo => return Err(self.late("connection")),

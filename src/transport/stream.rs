@@ -70,18 +70,20 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Gives a TCP socket that was just connected its first bytes, before the runtime has heard that it can take any: how many
-    /// it took.
+    /// Gives a socket that was just connected its first bytes, before the runtime has heard that it can take any: how many it
+    /// took. With TLS, none.
     ///
     /// # Errors
     /// The socket's.
     pub(crate) fn begin(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(Socket::Tcp(tcp)) => match send(tcp, bytes, SendFlags::NOSIGNAL) {
-                Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(0),
-                sent => Ok(sent?),
-            },
-            Self::Plain(_) | Self::ServerTls(_) | Self::ClientTls(_) => Ok(0),
+        let sent = match self {
+            Self::Plain(Socket::Tcp(tcp)) => send(tcp, bytes, SendFlags::NOSIGNAL),
+            Self::Plain(Socket::Unix(unix)) => send(unix, bytes, SendFlags::NOSIGNAL),
+            Self::Plain(Socket::Memory(_)) | Self::ServerTls(_) | Self::ClientTls(_) => Ok(0),
+        };
+        match sent {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(0),
+            sent => Ok(sent?),
         }
     }
 }

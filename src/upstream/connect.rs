@@ -8,6 +8,7 @@ use crate::{
     protocol::heartbeat::{HeartbeatConfig, HeartbeatKind},
     transport::{Backstop, Socket, Stream},
 };
+use socket2::{Domain, SockAddr, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -157,10 +158,8 @@ impl Dialer {
                 Ok(Dialled { stream, local_port })
             }
             BackendAddress::Unix(path) => {
-                let socket = timeout_at(deadline, connect_unix(path))
-                    .await
-                    .map_err(|_| DialError::Timeout { step: "connection", within })??;
-                let socket = begun(Socket::Unix(socket), &preface, &backend.name, deadline, within).await?;
+                let socket =
+                    begun(Socket::Unix(connect_unix(path)?), &preface, &backend.name, deadline, within).await?;
                 Ok(Dialled { stream: Stream::Plain(socket), local_port: None })
             }
             BackendAddress::Echo => {
@@ -219,10 +218,14 @@ pub(super) fn backstop(heartbeat: &HeartbeatConfig) -> Option<Backstop> {
     (!judged).then_some(Backstop::Backends)
 }
 
-pub(crate) async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
-    UnixStream::connect(path)
-        .await
-        .map_err(|source| DialError::Connect { address: format!("unix:{}", path.display()), source })
+/// A Unix socket is connected at once, or not at all: nothing to wait for.
+pub(crate) fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
+    let connected = || {
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.connect(&SockAddr::unix(path)?)?;
+        UnixStream::from_std(socket.into())
+    };
+    connected().map_err(|source| DialError::Connect { address: format!("unix:{}", path.display()), source })
 }
 
 pub(crate) async fn secured(
