@@ -3,7 +3,7 @@ use super::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, Verif
 use crate::{
     metrics::CertificateExpiry,
     pem::{self, PemError},
-    transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream, note_server_name},
+    transport::{RecordRoom, ServerConfigs, ServerTlsStream, Socket, Stream, note_server_name, provider},
 };
 use rustls::{
     CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -105,7 +105,7 @@ fn server_config(
         TlsVersion::Tls12 => BOTH,
         TlsVersion::Tls13 => ONLY_13,
     };
-    let mut provider = aws_lc_rs::default_provider();
+    let mut provider = provider();
     provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
     let provider = Arc::new(provider);
     let verifier = match clients {

@@ -1,10 +1,12 @@
 //! TLS towards `wss` backends: whom to trust.
 use super::{BackendAddress, UpstreamConfig, resolve::bare};
-use crate::pem::{self, PemError};
+use crate::{
+    pem::{self, PemError},
+    transport::provider,
+};
 use rustls::{
     ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
     client::WantsClientCert,
-    crypto::aws_lc_rs,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -125,16 +127,16 @@ pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, rustls_pki_
 fn with_platform(upstream: &str) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, UpstreamTlsError> {
     static PLATFORM: OnceLock<Result<Arc<rustls_platform_verifier::Verifier>, rustls::Error>> = OnceLock::new();
     let verifier = PLATFORM
-        .get_or_init(|| rustls_platform_verifier::Verifier::new(Arc::new(aws_lc_rs::default_provider())).map(Arc::new))
+        .get_or_init(|| rustls_platform_verifier::Verifier::new(Arc::new(provider())).map(Arc::new))
         .clone()
         .map_err(|source| UpstreamTlsError::Platform { upstream: upstream.to_owned(), source })?;
     Ok(builder().dangerous().with_custom_certificate_verifier(verifier))
 }
 
 fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
-    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
-        .expect("aws-lc-rs supports TLS 1.2 and 1.3")
+        .expect("the provider supports TLS 1.2 and 1.3")
 }
 
 #[cfg(test)]
