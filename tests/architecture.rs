@@ -259,6 +259,17 @@ fn protocol_and_relay_are_pure() {
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 }
 
+/// Two providers are compiled in; `ServerConfig::builder()` and its like panic, because they cannot choose.
+#[test]
+fn a_provider_is_named() {
+    for path in files(&source()) {
+        let text = fs::read_to_string(&path).unwrap();
+        for unnamed in ["ServerConfig::builder()", "ClientConfig::builder()", "WebPkiClientVerifier::builder("] {
+            assert!(!text.contains(unnamed), "{}: {unnamed}: name a provider", path.display());
+        }
+    }
+}
+
 #[test]
 fn files_stay_short_and_say_what_they_do() {
     let mut mistakes = Vec::new();

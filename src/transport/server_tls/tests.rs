@@ -1,7 +1,7 @@
 //! Our side of TLS against rustls' own client, over sockets in memory.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::transport::{ServerTlsStream, Socket, Stream, Transport};
+use crate::transport::{ServerTlsStream, Socket, Stream, Transport, provider};
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs,
@@ -28,7 +28,7 @@ impl Authority {
     fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["gate.test".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut server = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
