@@ -246,6 +246,8 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
+        // Who asks and ends at once (`nc -N`) is answered.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
     let mut serving = pin!(serving);
     let ended = tokio::select! {

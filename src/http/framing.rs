@@ -6,7 +6,7 @@ use std::{
     io, mem,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -28,11 +28,16 @@ pub(crate) enum Ambiguity {
 /// A stream whose requests' heads are watched as hyper reads them, since hyper drops a `Content-Length` beside a
 /// `Transfer-Encoding` before anybody else sees it. A request with a `Transfer-Encoding` is the last that is watched: its
 /// connection ends with its answer, so that no byte behind it is ever taken for another request.
+///
+/// Its end is told one turn after it was found: hyper looks for it before it asks for the answer to what it has just read, and then
+/// asks no more. Who sends a request and ends with it (`nc -N`) is told what can be told at once; a longer wait ends with the client.
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     io: T,
     /// Was read of it before.
     read: Bytes,
+    /// Nothing more comes.
+    ended: bool,
     reading: Reading,
     told: Rc<Watch>,
 }
@@ -98,7 +103,7 @@ enum Length {
 impl<T> Watched<T> {
     /// `read`: what comes before all that is still to be read.
     pub(crate) fn new(io: T, read: Bytes, told: Rc<Watch>) -> Self {
-        Self { io, read, reading: Reading::Head(Head::default()), told }
+        Self { io, read, ended: false, reading: Reading::Head(Head::default()), told }
     }
 
     /// The stream, and what nobody has asked for of what was read before.
@@ -202,16 +207,24 @@ fn length(digits: &[u8]) -> Option<u64> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { io, read, reading, told } = self.get_mut();
+        let Self { io, read, ended, reading, told } = self.get_mut();
         let known = buf.filled().len();
         if !read.is_empty() {
             buf.put_slice(&read.split_to(read.len().min(buf.remaining())));
             reading.take(&buf.filled()[known..], told);
             return Poll::Ready(Ok(()));
         }
-        let polled = Pin::new(io).poll_read(cx, buf);
+        if *ended {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(io).poll_read(cx, buf))?;
+        if buf.filled().len() == known && buf.remaining() > 0 {
+            *ended = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         reading.take(&buf.filled()[known..], told);
-        polled
+        Poll::Ready(Ok(()))
     }
 }
 

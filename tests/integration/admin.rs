@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::Path,
     sync::{Arc, Barrier},
@@ -534,6 +534,27 @@ fn bounds_hold_on_heads_bodies_and_connections() {
     together.wait();
     drop(silent);
     assert_eq!(waiting.join().unwrap(), 200);
+}
+
+/// It asks before anybody listens to it, so that its end is known before its answer.
+#[test]
+fn who_asks_and_ends_at_once_is_answered() {
+    let gateway = Running::start(&echo());
+    let config = AdminConfig {
+        address: ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
+        token_file: None,
+        hosts: Vec::new(),
+    };
+    let admin = Admin::bind(&config).unwrap();
+    let ListenAddress::Tcp(address) = *admin.address() else { panic!("a TCP address was asked for") };
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let _server = admin.serve(gateway.gateway.operator()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test]

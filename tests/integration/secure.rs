@@ -368,3 +368,28 @@ fn plain_requests_follow_each_other_over_tls() {
         client.read_exact(&mut [0; 2]).unwrap();
     }
 }
+
+/// All of it comes in one piece, so that the end is known before the first answer.
+#[test]
+fn who_asks_and_ends_at_once_is_answered() {
+    let certificates = Certificates::of(&["gate.test"]);
+    let backend = Backend::raw(|_| {});
+    let gateway = Running::start(&(one_route(&backend.url(), "") + &certificates.listener(&["gate.test"])));
+    let get = "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+    for requests in [1, 3] {
+        let mut client = certificates.connect(gateway.address(), "gate.test", &TLS13);
+        while client.conn.is_handshaking() {
+            client.conn.complete_io(&mut client.sock).unwrap();
+        }
+        client.conn.writer().write_all(get.repeat(requests).as_bytes()).unwrap();
+        client.conn.send_close_notify();
+        let mut records = Vec::new();
+        while client.conn.wants_write() {
+            client.conn.write_tls(&mut records).unwrap();
+        }
+        client.sock.write_all(&records).unwrap();
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 426 ").count(), requests, "{answers}");
+    }
+}
