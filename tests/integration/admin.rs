@@ -549,7 +549,7 @@ fn who_asks_and_ends_at_once_is_answered() {
     let ListenAddress::Tcp(address) = *admin.address() else { panic!("a TCP address was asked for") };
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    client.write_all(format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+    client.write_all(format!("GET /api/v1/sessions HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let _server = admin.serve(gateway.gateway.operator()).unwrap();
     let mut answer = String::new();
